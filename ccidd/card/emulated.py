@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A card in software: finds the application, and puts long commands and responses together.
+
+Source: ISO/IEC 7816-4:2013: 5.4.1 (class byte), 5.3.3 (command chaining), 5.3.4 (response
+chaining by 61XX and GET RESPONSE), 11.2.2 (SELECT by application identifier).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from ccid_protocol.apdu import (
+    MAX_EXTENDED_NC,
+    CommandAPDU,
+    Instruction,
+    ResponseAPDU,
+    StatusWord,
+    bytes_available,
+)
+from ccid_protocol.atr import ATR
+from ccid_protocol.errors import RemoteProtocolError
+from ccidd.card.application import Application, CardError
+from ccidd.card.card import Card
+
+_CHAINING: Final = 0x10
+_SECURE_MESSAGING: Final = 0x0C
+_LOGICAL_CHANNEL: Final = 0x03
+_NOT_INTERINDUSTRY: Final = 0xE0
+
+_SELECT_BY_NAME: Final = 0x04
+_NO_RESPONSE_DATA: Final = 0x0C
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """The commands of a chain so far: all with the same INS, P1 and P2."""
+
+    start: CommandAPDU
+    data: bytes
+
+    def is_continued_by(self, command: CommandAPDU) -> bool:
+        start = self.start
+        return (start.ins, start.p1, start.p2) == (command.ins, command.p1, command.p2)
+
+
+class EmulatedCard(Card):
+    """A card whose applications are programs.
+
+    Args:
+        atr: its answer to reset.
+        applications: what is on it. None is selected after power-on.
+    """
+
+    def __init__(self, atr: ATR, applications: Sequence[Application]) -> None:
+        self._atr = atr
+        self._applications = applications
+        self._selected: Application | None = None
+        self._chain: _Chain | None = None
+        self._rest = ResponseAPDU()
+
+    async def power_on(self) -> ATR:
+        """See `Card.power_on`."""
+        await self.power_off()
+        return self._atr
+
+    async def power_off(self) -> None:
+        """See `Card.power_off`."""
+        for application in self._applications:
+            application.deselect()
+        self._selected = None
+        self._chain = None
+        self._rest = ResponseAPDU()
+
+    async def transmit(self, command: bytes) -> bytes:
+        """See `Card.transmit`; nothing that a host sends raises an exception."""
+        try:
+            response = await self._answer(CommandAPDU.decode(command))
+        except RemoteProtocolError:
+            response = ResponseAPDU(sw=StatusWord.WRONG_LENGTH)
+        except CardError as error:
+            response = ResponseAPDU(sw=error.sw)
+        except Exception:
+            # A fault of ours must look like a fault of the card, and nothing else may suffer.
+            log.exception("card_fault")
+            response = ResponseAPDU(sw=StatusWord.NO_PRECISE_DIAGNOSIS)
+        return response.encode()
+
+    async def _answer(self, command: CommandAPDU) -> ResponseAPDU:
+        chain, self._chain = self._chain, None
+        rest, self._rest = self._rest, ResponseAPDU()
+        _check_class(command.cla)
+        if command.ins == Instruction.GET_RESPONSE:
+            if not rest.data:
+                raise CardError(StatusWord.CONDITIONS_NOT_SATISFIED)
+            return self._first_piece(rest, command.ne)
+        # A command that does not continue the chain takes the place of the whole of it.
+        if chain is None or not chain.is_continued_by(command):
+            chain = _Chain(command, b"")
+        chain = replace(chain, data=chain.data + command.data)
+        if len(chain.data) > MAX_EXTENDED_NC:
+            raise CardError(StatusWord.WRONG_LENGTH)
+        if command.cla & _CHAINING:
+            self._chain = chain
+            return ResponseAPDU()
+        response = await self._dispatch(replace(command, data=chain.data))
+        return self._first_piece(response, command.ne)
+
+    async def _dispatch(self, command: CommandAPDU) -> ResponseAPDU:
+        if command.ins == Instruction.SELECT:
+            return self._select(command)
+        if self._selected is not None:
+            return await self._selected.process(command)
+        if command.ins in {Instruction.GET_DATA_CA, Instruction.GET_DATA}:
+            # Hosts ask for data objects to learn which card this is, before they select anything.
+            raise CardError(StatusWord.NOT_FOUND)
+        raise CardError(StatusWord.INSTRUCTION_NOT_SUPPORTED)
+
+    def _select(self, command: CommandAPDU) -> ResponseAPDU:
+        """Selects by name; a failure leaves the selected application as it is."""
+        if command.p1 != _SELECT_BY_NAME or command.p2 & ~_NO_RESPONSE_DATA:
+            # There are no files, so hosts that look for some are told what they understand best.
+            raise CardError(StatusWord.NOT_FOUND)
+        for application in self._applications:
+            if application.is_selected_by(command.data):
+                break
+        else:
+            raise CardError(StatusWord.NOT_FOUND)
+        if self._selected is not None and self._selected is not application:
+            self._selected.deselect()
+        self._selected = application
+        properties = application.select()
+        wants_data = command.p2 & _NO_RESPONSE_DATA != _NO_RESPONSE_DATA
+        return ResponseAPDU(properties if wants_data else b"")
+
+    def _first_piece(self, response: ResponseAPDU, ne: int) -> ResponseAPDU:
+        """Gives what the host takes now and keeps the rest for GET RESPONSE.
+
+        Without an Le field that is all of it: over T=0 the host could not have asked for any.
+        """
+        rest = response.data[ne:]
+        if not rest:
+            return response
+        self._rest = ResponseAPDU(rest, response.sw)
+        return ResponseAPDU(response.data[:ne], bytes_available(len(rest)))
+
+
+def _check_class(cla: int) -> None:
+    if cla & _NOT_INTERINDUSTRY:
+        raise CardError(StatusWord.CLASS_NOT_SUPPORTED)
+    if cla & _SECURE_MESSAGING:
+        raise CardError(StatusWord.SECURE_MESSAGING_NOT_SUPPORTED)
+    if cla & _LOGICAL_CHANNEL:
+        raise CardError(StatusWord.LOGICAL_CHANNEL_NOT_SUPPORTED)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where private keys live, one module a kind of store."""

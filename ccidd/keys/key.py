@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a card can do with a private key, wherever the key lives.
+
+The operations are those of a smart card's chip: RSA on a whole block (the host pads), ECDSA on a
+hash, and elliptic-curve Diffie-Hellman. They take long, so they are asynchronous: a store runs them
+where they hold up nobody else.
+"""
+
+import enum
+from abc import ABC, abstractmethod
+from typing import Final, TypeAlias
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from ccidd.errors import UserError
+
+PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+
+
+class KeyAlgorithm(enum.Enum):
+    """The kinds of keys that cards here can have."""
+
+    RSA_2048 = "RSA-2048"
+    RSA_3072 = "RSA-3072"
+    RSA_4096 = "RSA-4096"
+    P_256 = "P-256"
+    P_384 = "P-384"
+
+
+_RSA_SIZES: Final = {
+    2048: KeyAlgorithm.RSA_2048,
+    3072: KeyAlgorithm.RSA_3072,
+    4096: KeyAlgorithm.RSA_4096,
+}
+_CURVES: Final = {"secp256r1": KeyAlgorithm.P_256, "secp384r1": KeyAlgorithm.P_384}
+
+
+def algorithm_of(key: object) -> KeyAlgorithm:
+    """Tells the algorithm of a public key, of any kind that `cryptography` knows.
+
+    Raises:
+        UserError: Cards here cannot have such a key.
+    """
+    supported = ", ".join(algorithm.value for algorithm in KeyAlgorithm)
+    match key:
+        case rsa.RSAPublicKey(key_size=size) if size in _RSA_SIZES:
+            return _RSA_SIZES[size]
+        case rsa.RSAPublicKey(key_size=size):
+            raise UserError(f"an RSA key of {size} bits is not supported; use one of {supported}")
+        case ec.EllipticCurvePublicKey(curve=curve) if curve.name in _CURVES:
+            return _CURVES[curve.name]
+        case ec.EllipticCurvePublicKey(curve=curve):
+            raise UserError(f"the curve {curve.name} is not supported; use one of {supported}")
+        case _:
+            raise UserError(f"a {type(key).__name__} is not supported; use one of {supported}")
+
+
+class InvalidInputError(Exception):
+    """A key operation was given a block, hash or point that it cannot be done with."""
+
+
+class PrivateKey(ABC):  # noqa: B024 (its two kinds have nothing else in common)
+    """A private key, and its public half."""
+
+    def __init__(self, public_key: PublicKey) -> None:
+        self.public_key: Final = public_key
+        self.algorithm: Final = algorithm_of(public_key)
+
+    def subject_public_key_info(self) -> bytes:
+        """The public key in DER (RFC 5280, 4.1.2.7): what tells one key from another."""
+        return self.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+class RsaKey(PrivateKey):
+    """An RSA private key."""
+
+    @abstractmethod
+    async def decrypt_block(self, block: bytes) -> bytes:
+        """Raises a block to the private exponent (RFC 8017, 5.1.2 and 5.2.1), with no padding.
+
+        Args:
+            block: as many bytes as the modulus has, big-endian, and below the modulus.
+
+        Returns:
+            As many bytes, big-endian.
+
+        Raises:
+            InvalidInputError: The block has another length, or is not below the modulus.
+        """
+
+
+class EcKey(PrivateKey):
+    """A private key on an elliptic curve."""
+
+    @abstractmethod
+    async def sign_hash(self, digest: bytes) -> bytes:
+        """Signs a hash with ECDSA.
+
+        Args:
+            digest: the hash, at most as long as the curve's field (32 bytes for P-256, 48 for
+                P-384); a shorter one counts as the number that it is.
+
+        Returns:
+            ECDSA-Sig-Value in DER (RFC 3279, 2.2.3).
+
+        Raises:
+            InvalidInputError: The hash is empty or too long.
+        """
+
+    @abstractmethod
+    async def agree(self, point: bytes) -> bytes:
+        """Agrees on a secret with ECDH (NIST SP 800-56A, 5.7.1.2).
+
+        Args:
+            point: the other party's public key, uncompressed (04, X, Y; SEC 1, 2.3.3).
+
+        Returns:
+            The X coordinate of the shared point, as long as the field.
+
+        Raises:
+            InvalidInputError: This is no point of the curve.
+        """
+
+
+class Credential:
+    """A private key and the certificate for it.
+
+    Args:
+        key: the private key.
+        certificate: an X.509 certificate for the key's public half.
+
+    Raises:
+        UserError: The two do not belong together.
+    """
+
+    def __init__(self, key: PrivateKey, certificate: x509.Certificate) -> None:
+        if key.public_key != certificate.public_key():
+            subject = certificate.subject.rfc4514_string()
+            raise UserError(f"the certificate of {subject!r} is not for this private key")
+        self.key: Final = key
+        self.certificate: Final = certificate
+
+    def certificate_der(self) -> bytes:
+        """The certificate in DER."""
+        return self.certificate.public_bytes(Encoding.DER)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of `ccidd`.
+
+Source: QEMU, docs/interop/vhost-user.rst, "Backend program conventions": one process in the
+foreground, the options for sockets and capabilities, exit status 2 for wrong options.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from ccidd import __version__
+from ccidd.card.card import Card
+from ccidd.errors import UserError
+from ccidd.reader.slot import Slot
+from ccidd.service import cardcommand, embedded
+from ccidd.service.cards import card_from_options, card_from_state
+from ccidd.service.daemon import serve
+from ccidd.service.log import LEVELS, configure_log
+from ccidd.service.options import CARD_TYPES, CardOptions, card_help, parse_card
+from ccidd.service.parser import OneLineParser, add_state_option
+from ccidd.service.state import State
+from ccidd.transport.endpoint import Connector, Endpoint, adopt, listen, take_systemd_fd
+
+_TRANSPORTS: Final = ("vscard",)
+
+_EPILOG: Final = """\
+One of --socket-path, --fd, --connect, or a socket from systemd is needed. With QEMU:
+
+  ccidd --socket-path=/run/user/1000/card.sock
+  qemu-system-x86_64 … -chardev socket,id=card,path=/run/user/1000/card.sock \\
+      -device usb-ccid -device ccid-card-passthru,chardev=card
+
+`ccidd card --help` tells about the cards that ccidd keeps itself.
+"""
+
+
+def main() -> None:
+    """The program `ccidd`."""
+    arguments = sys.argv[1:]
+    # QEMU's conventions: whatever else is given is ignored.
+    if "--print-capabilities" in arguments:
+        print(json.dumps(capabilities()))  # noqa: T201 (this is what it is for)
+        return
+    try:
+        if arguments[:1] == ["card"]:
+            cardcommand.run(arguments[1:])
+        else:
+            _run(arguments)
+    except UserError as error:
+        sys.exit(f"ccidd: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="ccidd",
+        description="A virtual smart-card reader, with its cards, for QEMU's socket chardev.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ccidd {__version__}")
+    parser.add_argument(
+        "--print-capabilities",
+        action="store_true",
+        help="print what this ccidd can do, in JSON, and ignore all other options",
+    )
+    sockets = parser.add_mutually_exclusive_group()
+    sockets.add_argument(
+        "--socket-path", metavar="PATH", type=Path, help="listen on a new Unix socket"
+    )
+    sockets.add_argument(
+        "--fd", metavar="N", type=int, help="serve an inherited socket, listening or connected"
+    )
+    sockets.add_argument(
+        "--connect",
+        metavar="PATH|HOST:PORT",
+        help="connect to a QEMU that listens (server=on), and again whenever the connection ends",
+    )
+    parser.add_argument(
+        "--transport",
+        choices=_TRANSPORTS,
+        default="vscard",
+        help="what QEMU speaks on the socket: vscard (usb-ccid with ccid-card-passthru)",
+    )
+    parser.add_argument(
+        "--card",
+        metavar="TYPE,OPTION=VALUE,…",
+        action="append",
+        default=[],
+        help="the card in the next slot (default: an embedded PIV card); --card=help explains",
+    )
+    add_state_option(parser)
+    parser.add_argument(
+        "--log-level", choices=LEVELS, default="info", help="what to log (default: info)"
+    )
+    return parser
+
+
+def _run(arguments: Sequence[str]) -> None:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if "help" in options.card:
+        print(card_help())  # noqa: T201 (this is what it is for)
+        return
+    if len(options.card) > 1:
+        parser.error("--transport=vscard has one slot; give --card once")
+    try:
+        systemd_fd = take_systemd_fd(os.environ)
+        _check_sockets(options, systemd_fd)
+        card_options = [parse_card(text) for text in options.card]
+        connector = Connector(options.connect) if options.connect else None
+    except UserError as error:
+        parser.error(str(error))
+    configure_log(options.log_level)
+    with State(options.state_dir) as state:
+        card = _open_card(card_options, state)
+        endpoint = connector or _open_socket(options, systemd_fd)
+        trio.run(serve, endpoint, Slot(card))
+
+
+def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
+    """Holds systemd's socket against the options, which argparse has held against each other."""
+    given = [
+        option
+        for option, value in (
+            ("--socket-path", options.socket_path),
+            ("--fd", options.fd),
+            ("--connect", options.connect),
+        )
+        if value is not None
+    ]
+    if systemd_fd is None and not given:
+        raise UserError("one of --socket-path, --fd or --connect is needed")
+    if systemd_fd is not None and given:
+        raise UserError(f"{given[0]} is not allowed with a socket from systemd (LISTEN_FDS)")
+
+
+def _open_card(card_options: Sequence[CardOptions], state: State) -> Card:
+    if card_options:
+        return card_from_options(card_options[0], state)
+    stored, is_new = embedded.load_or_make(state)
+    # What is in the journal stays there and is read by others: JOURNAL_STREAM, systemd.exec(5).
+    if is_new and "JOURNAL_STREAM" not in os.environ:
+        print(cardcommand.describe(stored), flush=True)  # noqa: T201 (not for the log)
+    return card_from_state(stored, state)
+
+
+def _open_socket(options: argparse.Namespace, systemd_fd: int | None) -> Endpoint:
+    if options.socket_path is not None:
+        return listen(options.socket_path)
+    return adopt(options.fd if systemd_fd is None else systemd_fd)
+
+
+def capabilities() -> dict[str, object]:
+    """What `--print-capabilities` prints: each feature is an option, or an option's value."""
+    long_options = [
+        string.removeprefix("--")
+        for action in _parser()._actions  # noqa: SLF001 (argparse has no public list)
+        for string in action.option_strings
+        if string.startswith("--")
+    ]
+    features = [name for name in long_options if name not in {"help", "version"}]
+    features.append("listen-fds")
+    features += [f"transport-{name}" for name in _TRANSPORTS]
+    features += [f"card-{name}" for name in CARD_TYPES]
+    return {"type": "smartcard", "features": sorted(features), "version": __version__}

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log: one event a line on standard error, readable on a terminal, logfmt elsewhere."""
+
+import contextlib
+import io
+import logging
+import sys
+from typing import Final
+
+import structlog
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+class _Stderr(io.StringIO):
+    """Standard error, as far as anybody still reads it: a lost log must not end the service."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
+def configure_log(level: str) -> None:
+    """Sets the log up for the whole process.
+
+    Args:
+        level: one of `LEVELS`; events below it are left out.
+    """
+    terminal = sys.stderr.isatty()
+    renderer = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if terminal
+        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=not terminal),
+            # Never with the values of variables, which may be secrets.
+            *([] if terminal else [structlog.processors.format_exc_info]),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(_Stderr()),
+        cache_logger_on_first_use=True,
+    )

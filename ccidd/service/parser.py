@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the parsers of all commands have in common."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Final, NoReturn
+
+from ccidd.service.state import default_directory
+
+EXIT_USAGE: Final = 2
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with exit status 2."""
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def add_state_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--state-dir`, which all commands that touch cards have."""
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        type=Path,
+        default=default_directory(os.environ),
+        help="where ccidd keeps retry counters and its own cards (default: %(default)s)",
+    )

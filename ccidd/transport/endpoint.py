@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where connections come from: a socket that listens, one that is handed over, or QEMU's own.
+
+Source: QEMU, docs/interop/vhost-user.rst, "Backend program conventions" (the socket path and file
+descriptor options); sd_listen_fds(3) (socket activation).
+"""
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import structlog
+import trio
+
+from ccidd.errors import UserError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+Handler: TypeAlias = Callable[[trio.SocketStream], Awaitable[bool]]
+"""Serves one connection; tells whether its peer spoke the right protocol."""
+
+FIRST_RETRY_DELAY: Final = 0.1
+"""Seconds until a lost or refused connection is tried again the first time."""
+
+LAST_RETRY_DELAY: Final = 5.0
+"""Seconds between tries after many; each waits twice as long as the one before."""
+
+_ACCEPT_RETRY_DELAY: Final = 0.1
+_ACCEPT_ERRORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_BACKLOG: Final = 16
+
+_FIRST_SYSTEMD_FD: Final = 3
+_HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<host>[^:/]+)):(?P<port>\d{1,5})")
+
+
+class Endpoint(ABC):
+    """Gives connections to a handler, one at a time: there is one reader, for one guest.
+
+    Others wait, as they do before QEMU's own socket chardev.
+    """
+
+    @abstractmethod
+    async def run(
+        self,
+        handler: Handler,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serves until it is cancelled, or no more connections can come.
+
+        Args:
+            handler: serves a connection, which is closed after it.
+            task_status: started as soon as peers can connect.
+        """
+
+    def close(self) -> None:  # noqa: B027 (most endpoints leave nothing behind)
+        """Removes what the endpoint made in the file system."""
+
+
+class Listener(Endpoint):
+    """A listening socket.
+
+    Args:
+        listening: the socket.
+        made: the path that this process bound it to, to be removed in the end.
+    """
+
+    def __init__(self, listening: socket.socket, made: Path | None = None) -> None:
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        self._made = made
+        self._identity = _identity(made) if made else None
+
+    async def run(
+        self,
+        handler: Handler,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `Endpoint.run`."""
+        async with self._listener:
+            task_status.started()
+            while True:
+                try:
+                    stream = await self._listener.accept()
+                except OSError as error:
+                    if error.errno not in _ACCEPT_ERRORS:
+                        raise
+                    log.warning("accept_failed", reason=error.strerror)
+                    await trio.sleep(_ACCEPT_RETRY_DELAY)
+                    continue
+                async with stream:
+                    await handler(stream)
+
+    def close(self) -> None:
+        """See `Endpoint.close`: the socket's file, unless another has taken its place."""
+        if self._made and _identity(self._made) == self._identity:
+            self._made.unlink(missing_ok=True)
+
+
+class Connected(Endpoint):
+    """A socket that is connected already."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
+
+    async def run(
+        self,
+        handler: Handler,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `Endpoint.run`: ends with its only connection."""
+        task_status.started()
+        async with self._stream:
+            await handler(self._stream)
+
+
+class Connector(Endpoint):
+    """A QEMU that listens (`server=on`), to which we connect, again and again.
+
+    Args:
+        target: the path of its Unix socket, or HOST:PORT ([ADDRESS]:PORT for IPv6). What has a
+            slash or no colon is a path.
+
+    Raises:
+        UserError: The target is neither.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._tcp: tuple[str, int] | None = None
+        if "/" in target or ":" not in target:
+            return
+        match = _HOST_AND_PORT.fullmatch(target)
+        if match is None or not 0 < int(match["port"]) < 1 << 16:
+            raise UserError(f"--connect={target} is neither a path nor HOST:PORT")
+        self._tcp = match["v6"] or match["host"], int(match["port"])
+
+    async def run(
+        self,
+        handler: Handler,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `Endpoint.run`: tries for ever."""
+        task_status.started()
+        delay = FIRST_RETRY_DELAY
+        last_reason = None
+        while True:
+            try:
+                stream = await self._connect()
+            except OSError as error:
+                reason = error.strerror or str(error)
+                if reason != last_reason:
+                    log.warning("connect_failed", target=self._target, reason=reason)
+                last_reason = reason
+            else:
+                last_reason = None
+                async with stream:
+                    if await handler(stream):
+                        delay = FIRST_RETRY_DELAY
+            await trio.sleep(delay)
+            delay = min(2 * delay, LAST_RETRY_DELAY)
+
+    async def _connect(self) -> trio.SocketStream:
+        if self._tcp is not None:
+            return await trio.open_tcp_stream(*self._tcp)
+        return await trio.open_unix_socket(self._target)
+
+
+def listen(path: Path) -> Listener:
+    """Listens on a new Unix socket, in the place of one that nobody listens on any more.
+
+    The socket is for the same user alone.
+
+    Raises:
+        UserError: The path is in use, is not a socket, or cannot be bound.
+    """
+    _remove_stale_socket(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # The process has no other threads yet that a umask could surprise.
+        umask = os.umask(0o177)
+        try:
+            listening.bind(os.fspath(path))
+        finally:
+            os.umask(umask)
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise UserError(f"cannot listen on {path}: {error.strerror or error}") from error
+    return Listener(listening, path)
+
+
+def _remove_stale_socket(path: Path) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"cannot listen on {path}: {error.strerror}") from error
+    if not is_socket:
+        raise UserError(f"cannot listen on {path}: it exists and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise UserError(f"cannot listen on {path}: {error.strerror}") from error
+    raise UserError(f"cannot listen on {path}: another process listens there")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def adopt(fd: int) -> Endpoint:
+    """Takes over an inherited stream socket, listening or connected.
+
+    Raises:
+        UserError: The descriptor is not open or is no such socket.
+    """
+    try:
+        os.set_inheritable(fd, False)
+        adopted = socket.socket(fileno=fd)
+    except OSError as error:
+        raise UserError(f"file descriptor {fd} cannot be served: {error.strerror}") from error
+    if adopted.type != socket.SOCK_STREAM:
+        adopted.detach()
+        raise UserError(f"file descriptor {fd} cannot be served: it is no stream socket")
+    if adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return Listener(adopted)
+    try:
+        adopted.getpeername()
+    except OSError as error:
+        adopted.detach()
+        raise UserError(
+            f"file descriptor {fd} cannot be served: it neither listens nor is connected"
+        ) from error
+    return Connected(adopted)
+
+
+def take_systemd_fd(environ: MutableMapping[str, str]) -> int | None:
+    """Tells which descriptor systemd passed, and takes its variables out of the environment.
+
+    Returns:
+        The descriptor, or None if this process was not started by socket activation.
+
+    Raises:
+        UserError: systemd passed more than one.
+    """
+    pid = environ.pop("LISTEN_PID", "")
+    count = environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdecimal() or int(count) == 0:
+        return None
+    if int(count) > 1:
+        raise UserError(f"systemd passed {count} sockets; one reader needs one")
+    return _FIRST_SYSTEMD_FD

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front door `vscard`: a card for QEMU's usb-ccid with ccid-card-passthru.
+
+One connection serves one slot, as `ccid_protocol.vscard` describes. QEMU remembers reader and card
+beyond a connection, and may show a guest what an earlier client left behind. So each connection
+starts by taking the reader away, and plugs it in anew with the card that is there now.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from ccid_protocol import vscard
+from ccid_protocol.apdu import ResponseAPDU, StatusWord
+from ccid_protocol.errors import RemoteProtocolError
+from ccid_protocol.events import ConnectionClosed, NeedData
+from ccidd.card.card import Card
+from ccidd.reader.short_responses import ShortResponses
+from ccidd.reader.slot import Slot
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+INIT_TIMEOUT: Final = 10.0
+"""Seconds that QEMU has to answer Init. It does so at once, even while the guest is paused."""
+
+REMOVAL_TIMEOUT: Final = 1.0
+"""Seconds that a command may still take when its card is to be removed."""
+
+SWAP_DELAY: Final = 0.3
+"""Seconds between two cards: more than a guest takes to poll the interrupt endpoint once.
+
+QEMU keeps one flag for all changes, so a guest that has not polled would miss the removal.
+"""
+
+_READER_NAME: Final = b"ccidd"
+_RECEIVE_SIZE: Final = 65536
+
+# What a command gets whose card does not answer: it must have an answer, to keep QEMU in step.
+_CARD_IS_MUTE: Final = ResponseAPDU(sw=StatusWord.NO_PRECISE_DIAGNOSIS).encode()
+
+
+async def serve_vscard(stream: trio.abc.Stream, slot: Slot) -> bool:
+    """Serves a connection until QEMU closes it, breaks it, or the slot is unplugged.
+
+    Args:
+        stream: the connection, which the caller closes.
+        slot: the slot; its card is powered on for this connection.
+
+    Returns:
+        Whether the peer spoke VSCARD at all.
+    """
+    session = _Session(stream, slot)
+    try:
+        await session.run()
+    except* (RemoteProtocolError, trio.BrokenResourceError) as errors:
+        reason = "; ".join(str(error) or type(error).__name__ for error in errors.exceptions)
+        log.warning("connection_failed", reason=reason)
+    else:
+        log.info("connection_closed")
+    return session.is_open
+
+
+class _Session:
+    """One connection. A task reads, one answers commands in order, one follows the slot."""
+
+    def __init__(self, stream: trio.abc.Stream, slot: Slot) -> None:
+        self._stream = stream
+        self._slot = slot
+        self._connection = vscard.Connection(vscard.Role.CLIENT)
+        self._sending = trio.Lock()
+        self._progress = trio.Event()
+        # The connection refuses to have more commands pending than the channel holds.
+        self._commands_in, self._commands = trio.open_memory_channel[vscard.APDU | vscard.Flush](
+            2 * vscard.MAX_PENDING_APDUS
+        )
+        self._last_error = vscard.Error(vscard.ErrorCode.SUCCESS)
+        self._reader_id = 0
+        self._card: ShortResponses | None = None
+        self._working = trio.CancelScope()
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection.is_open
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._receive, nursery.cancel_scope)
+            nursery.start_soon(self._answer_commands)
+            await self._greet()
+            await self._follow_slot()
+            nursery.cancel_scope.cancel()
+
+    # Reading: it never waits for anything but the peer, who may stop a whole virtual machine until
+    # what it sent is read.
+
+    async def _receive(self, session: trio.CancelScope) -> None:
+        while True:
+            self._connection.receive_data(bytes(await self._stream.receive_some(_RECEIVE_SIZE)))
+            while not isinstance(event := self._connection.next_event(), NeedData):
+                if isinstance(event, ConnectionClosed):
+                    session.cancel()
+                    return
+                self._take(event)
+            self._announce_progress()
+
+    def _take(self, message: vscard.Message) -> None:
+        match message:
+            case vscard.Error():
+                self._last_error = message
+            case vscard.APDU() | vscard.Flush():
+                try:
+                    self._commands_in.send_nowait(message)
+                except trio.WouldBlock:
+                    raise RemoteProtocolError("more Flush messages than can wait") from None
+            case _:
+                # A repeated Init: QEMU sends one by itself when it starts.
+                pass
+
+    # Answering.
+
+    async def _answer_commands(self) -> None:
+        async for message in self._commands:
+            if isinstance(message, vscard.Flush):
+                await self._send(vscard.FlushComplete(message.reader_id))
+                continue
+            response = _CARD_IS_MUTE
+            with trio.CancelScope() as self._working:
+                if self._card is not None:
+                    response = await self._card.transmit(message.data)
+            await self._send(vscard.APDU(response, self._reader_id))
+            self._announce_progress()
+
+    # Following the slot.
+
+    async def _greet(self) -> None:
+        await self._send(vscard.Init())
+        with trio.move_on_after(INIT_TIMEOUT) as waiting:
+            await self._until(lambda: self._connection.is_open)
+        if waiting.cancelled_caught:
+            raise RemoteProtocolError(
+                f"no answer to Init in {INIT_TIMEOUT:.0f} s; if the peer is a QEMU whose last"
+                " client died in the middle of a message, QMP's chardev-send-break mends it"
+            )
+        await self._notify(vscard.ReaderRemove())
+        self._reader_id = (await self._notify(vscard.ReaderAdd(_READER_NAME))).reader_id
+        log.info("reader_added")
+
+    async def _follow_slot(self) -> None:
+        while not self._slot.unplugged:
+            card = self._slot.card
+            if card is None:
+                await self._slot.wait_until_not(None)
+                continue
+            try:
+                await self._insert(card)
+                await self._slot.wait_until_not(card)
+                await self._remove()
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_TIMEOUT):
+                    await card.power_off()
+            if not self._slot.unplugged:
+                await trio.sleep(SWAP_DELAY)
+        await self._notify(vscard.ReaderRemove(self._reader_id))
+
+    async def _insert(self, card: Card) -> None:
+        # QEMU's reader speaks T=0 alone.
+        atr = (await card.power_on()).for_t0().encode()
+        self._card = ShortResponses(
+            card, longest=vscard.MAX_RESPONSE, forbidden={vscard.UNSAFE_RESPONSE_LENGTH}
+        )
+        await self._notify(vscard.ATR(atr, self._reader_id))
+        log.info("card_inserted", atr=atr.hex())
+
+    async def _remove(self) -> None:
+        with trio.move_on_after(REMOVAL_TIMEOUT):
+            await self._until(lambda: not self._connection.pending_apdus)
+        self._card = None
+        self._working.cancel()
+        await self._notify(vscard.CardRemove(self._reader_id))
+        log.info("card_removed")
+
+    async def _notify(self, message: vscard.Notification) -> vscard.Error:
+        """Sends a notification as soon as no command is pending, and waits for its answer."""
+        while True:
+            await self._until(lambda: not self._connection.pending_apdus)
+            async with self._sending:
+                if not self._connection.pending_apdus:
+                    await self._stream.send_all(self._connection.send(message))
+                    break
+        await self._until(lambda: self._connection.unanswered is None)
+        if self._last_error.code != vscard.ErrorCode.SUCCESS:
+            log.warning(
+                "notification_refused",
+                notification=type(message).__name__,
+                code=self._last_error.code,
+            )
+        return self._last_error
+
+    # What all of them need.
+
+    async def _send(self, message: vscard.Message) -> None:
+        # One message, one write: the stream's bytes are in the order of the connection's states.
+        async with self._sending:
+            await self._stream.send_all(self._connection.send(message))
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._progress.wait()
+
+    def _announce_progress(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()
