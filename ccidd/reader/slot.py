@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A slot of a reader: the card in it, and who wants to know when that changes."""
 
+from dataclasses import dataclass
+
 import trio
 
 from ccidd.card.card import Card
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Insertion:
+    """One stay of a card in a slot: the same card, put in again, makes another."""
+
+    card: Card
 
 
 class Slot:
@@ -14,14 +23,14 @@ class Slot:
     """
 
     def __init__(self, card: Card | None = None) -> None:
-        self._card = card
+        self._insertion = None if card is None else Insertion(card)
         self._unplugged = False
         self._changed = trio.Event()
 
     @property
-    def card(self) -> Card | None:
-        """The card in the slot; none once the reader is unplugged."""
-        return None if self._unplugged else self._card
+    def insertion(self) -> Insertion | None:
+        """What is in the slot; nothing once the reader is unplugged."""
+        return None if self._unplugged else self._insertion
 
     @property
     def unplugged(self) -> bool:
@@ -30,12 +39,12 @@ class Slot:
 
     def insert(self, card: Card) -> None:
         """Puts a card into the slot, in the place of one that may be there."""
-        self._card = card
+        self._insertion = Insertion(card)
         self._announce()
 
     def remove(self) -> None:
         """Takes the card out, if there is one."""
-        self._card = None
+        self._insertion = None
         self._announce()
 
     def unplug(self) -> None:
@@ -43,9 +52,9 @@ class Slot:
         self._unplugged = True
         self._announce()
 
-    async def wait_until_not(self, card: Card | None) -> None:
-        """Waits until the card in the slot is another than the given one, or the reader goes."""
-        while self.card is card and not self._unplugged:
+    async def wait_until_not(self, insertion: Insertion | None) -> None:
+        """Waits until the slot holds something else than the given, or the reader goes."""
+        while self.insertion is insertion and not self._unplugged:
             await self._changed.wait()
 
     def _announce(self) -> None:

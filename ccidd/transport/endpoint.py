@@ -60,8 +60,9 @@ class Endpoint(ABC):
             task_status: started as soon as peers can connect.
         """
 
-    def close(self) -> None:  # noqa: B027 (most endpoints leave nothing behind)
-        """Removes what the endpoint made in the file system."""
+    @abstractmethod
+    def close(self) -> None:
+        """Closes the socket, and removes what the endpoint made in the file system."""
 
 
 class Listener(Endpoint):
@@ -99,7 +100,8 @@ class Listener(Endpoint):
                     await handler(stream)
 
     def close(self) -> None:
-        """See `Endpoint.close`: the socket's file, unless another has taken its place."""
+        """See `Endpoint.close`; a file that took the place of the socket's stays."""
+        self._listener.socket.close()
         if self._made and _identity(self._made) == self._identity:
             self._made.unlink(missing_ok=True)
 
@@ -120,6 +122,10 @@ class Connected(Endpoint):
         task_status.started()
         async with self._stream:
             await handler(self._stream)
+
+    def close(self) -> None:
+        """See `Endpoint.close`."""
+        self._stream.socket.close()
 
 
 class Connector(Endpoint):
@@ -168,6 +174,9 @@ class Connector(Endpoint):
                         delay = FIRST_RETRY_DELAY
             await trio.sleep(delay)
             delay = min(2 * delay, LAST_RETRY_DELAY)
+
+    def close(self) -> None:
+        """See `Endpoint.close`: nothing is left of it."""
 
     async def _connect(self) -> trio.SocketStream:
         if self._tcp is not None:

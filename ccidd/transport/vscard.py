@@ -149,17 +149,17 @@ class _Session:
 
     async def _follow_slot(self) -> None:
         while not self._slot.unplugged:
-            card = self._slot.card
-            if card is None:
+            insertion = self._slot.insertion
+            if insertion is None:
                 await self._slot.wait_until_not(None)
                 continue
             try:
-                await self._insert(card)
-                await self._slot.wait_until_not(card)
+                await self._insert(insertion.card)
+                await self._slot.wait_until_not(insertion)
                 await self._remove()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_TIMEOUT):
-                    await card.power_off()
+                    await insertion.card.power_off()
             if not self._slot.unplugged:
                 await trio.sleep(SWAP_DELAY)
         await self._notify(vscard.ReaderRemove(self._reader_id))

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program as its users run it: arguments, sockets, signals, exit status."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from ccid_protocol import vscard
+from ccidd import __version__
+from ccidd.service.state import State
+from programs import CCIDD, run_ccidd, started
+from qemu_peer import QemuPeer
+
+SELECT_PIV = bytes.fromhex("00A4040009A0000003080000100000")
+
+
+@pytest.fixture
+def socket_path(tmp_path: Path) -> Path:
+    return tmp_path / "socket"
+
+
+@pytest.fixture
+def options(state_directory: Path) -> tuple[str, ...]:
+    """What every ccidd of these tests is started with."""
+    return (*CCIDD, f"--state-dir={state_directory}")
+
+
+@pytest.fixture(scope="module")
+def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+# What is printed.
+
+
+def test_capabilities_are_printed_whatever_else_is_given() -> None:
+    for arguments in ([], ["--socket-path=x", "--fd=3", "--nonsense"], ["card", "show"]):
+        result = run_ccidd(*arguments, "--print-capabilities")
+        assert result.returncode == 0
+        assert result.stderr == ""
+        capabilities = json.loads(result.stdout)
+        assert capabilities["type"] == "smartcard"
+        assert capabilities["version"] == __version__
+        assert {
+            "socket-path",
+            "fd",
+            "connect",
+            "listen-fds",
+            "transport-vscard",
+            "card-piv",
+        } <= set(capabilities["features"])
+
+
+def test_every_feature_that_names_an_option_is_one() -> None:
+    features = json.loads(run_ccidd("--print-capabilities").stdout)["features"]
+    shown = set(re.findall(r"--([a-z-]+)", run_ccidd("--help").stdout))
+    prefixes = ("transport-", "card-", "listen-fds")
+    assert {f for f in features if not f.startswith(prefixes)} <= shown
+
+
+def test_card_help_is_printed() -> None:
+    result = run_ccidd("--card=help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "keys=FILE.p12|FILE.pem" in result.stdout
+
+
+def test_version_is_printed() -> None:
+    assert run_ccidd("--version").stdout == f"ccidd {__version__}\n"
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of --socket-path, --fd or --connect is needed"),
+        (["--socket-path=x", "--fd=3"], "not allowed with argument"),
+        (["--socket-path=x", "--connect=y"], "not allowed with argument"),
+        (["--fd=3", "--connect=y"], "not allowed with argument"),
+        (["--fd=three"], "argument --fd: invalid int value: 'three'"),
+        (["--connect=host:port"], "neither a path nor HOST:PORT"),
+        (["--socket-path=x", "--transport=ccid"], "invalid choice: 'ccid'"),
+        (["--socket-path=x", "--card=nonsense"], "no such type of card"),
+        (["--socket-path=x", "--card=piv"], "keys=FILE.p12|FILE.pem is missing"),
+        (["--socket-path=x", "--card=piv", "--card=piv"], "one slot; give --card once"),
+        (["--socket=x"], "unrecognized arguments: --socket=x"),
+        (["socket"], "unrecognized arguments: socket"),
+        (["card"], "required: COMMAND"),
+        (["card", "nonsense"], "invalid choice: 'nonsense'"),
+    ],
+)
+def test_wrong_options_are_one_line_and_status_2(arguments: list[str], message: str) -> None:
+    result = run_ccidd(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fd=99"], "file descriptor 99 cannot be served: Bad file descriptor"),
+        (["--socket-path=/nonexistent/x"], "cannot listen on /nonexistent/x: No such file"),
+        (["--socket-path=/dev/null"], "cannot listen on /dev/null: it exists and is no socket"),
+        (
+            ["--socket-path=x", "--card=piv,keys=/nonexistent,pin-file=x"],
+            "cannot read /nonexistent",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_status_1(
+    arguments: list[str], message: str, state_directory: Path
+) -> None:
+    result = run_ccidd(*arguments, f"--state-dir={state_directory}", JOURNAL_STREAM="1:1")
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_socket_from_systemd_excludes_the_options(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with started(
+        [
+            "systemd-socket-activate",
+            f"--listen={tmp_path}/socket",
+            *CCIDD,
+            f"--socket-path={tmp_path}/other",
+        ],
+        log=log,
+    ) as process:
+        # Activation waits for a connection before it starts the program.
+        connect(tmp_path / "socket").close()
+        assert process.wait(60) == 2
+    assert "--socket-path is not allowed with a socket from systemd" in log.read_text()
+
+
+# Serving.
+
+
+def connect(path: Path) -> socket.socket:
+    """Connects as soon as somebody listens."""
+    for _ in range(600):
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            threading.Event().wait(0.05)
+        else:
+            return connection
+    raise TimeoutError(path)
+
+
+async def use_card(connection: socket.socket, then: Callable[[], object]) -> QemuPeer:
+    """Plays QEMU until the connection ends; selects the PIV application, then calls `then`."""
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+    peer = QemuPeer(stream)
+    with trio.fail_after(60):
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(peer.run)
+            await peer.until(lambda: peer.atr)
+            response = await peer.transmit(SELECT_PIV)
+            assert response[-2:] == b"\x90\x00"
+            then()
+    return peer
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_quickly_and_the_guest_sees_card_and_reader_go(
+    socket_path: Path, tmp_path: Path, options: tuple[str, ...], number: signal.Signals
+) -> None:
+    with started([*options, f"--socket-path={socket_path}"], log=tmp_path / "log") as process:
+        peer = await use_card(connect(socket_path), lambda: process.send_signal(number))
+        assert peer.seen[-2:] == [vscard.CardRemove(0), vscard.ReaderRemove(0)]
+        assert process.wait(5) == 0
+    assert not socket_path.exists()
+
+
+async def test_a_signal_ends_it_without_a_connection(
+    socket_path: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    with started([*options, f"--socket-path={socket_path}"], log=tmp_path / "log") as process:
+        connect(socket_path).close()
+        process.terminate()
+        assert process.wait(5) == 0
+    assert not socket_path.exists()
+
+
+async def test_a_peer_that_does_not_answer_does_not_hold_up_the_end(
+    socket_path: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    arguments = [*options, f"--socket-path={socket_path}"]
+    with started(arguments, log=tmp_path / "log") as process, connect(socket_path) as silent:
+        assert silent.recv(100)
+        process.terminate()
+        assert process.wait(5) == 0
+    assert not socket_path.exists()
+
+
+async def test_qemu_can_come_back(
+    socket_path: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    with started([*options, f"--socket-path={socket_path}"], log=tmp_path / "log") as process:
+        for _ in range(2):
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(connect(socket_path)))
+            async with stream, trio.open_nursery() as nursery:
+                peer = QemuPeer(stream)
+                nursery.start_soon(peer.run)
+                await peer.until(lambda peer=peer: peer.atr)
+                nursery.cancel_scope.cancel()
+        peer = await use_card(connect(socket_path), process.terminate)
+        assert peer.atr is None
+
+
+async def test_an_inherited_connection(tmp_path: Path, options: tuple[str, ...]) -> None:
+    ours, theirs = socket.socketpair()
+    fd = theirs.fileno()
+    with started([*options, f"--fd={fd}"], pass_fds=[fd], log=tmp_path / "log") as process:
+        theirs.close()
+        await use_card(ours, process.terminate)
+        assert process.wait(5) == 0
+
+
+async def test_an_inherited_listening_socket(
+    socket_path: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(socket_path))
+    listening.listen()
+    fd = listening.fileno()
+    with started([*options, f"--fd={fd}"], pass_fds=[fd], log=tmp_path / "log") as process:
+        listening.close()
+        await use_card(connect(socket_path), process.terminate)
+        assert process.wait(5) == 0
+    assert socket_path.exists()
+
+
+async def test_socket_activation(
+    socket_path: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    activation = ["systemd-socket-activate", f"--listen={socket_path}", *options]
+    with started(activation, log=tmp_path / "log") as process:
+        await use_card(connect(socket_path), process.terminate)
+        assert process.wait(5) == 0
+
+
+async def test_a_qemu_that_listens(
+    socket_path: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    with started([*options, f"--connect={socket_path}"], log=tmp_path / "log") as process:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(socket_path))
+            listening.listen()
+            listening.settimeout(60)
+            connection, _ = listening.accept()
+        await use_card(connection, process.terminate)
+        assert process.wait(5) == 0
+
+
+def test_a_second_ccidd_does_not_take_the_socket(
+    socket_path: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    with started([*options, f"--socket-path={socket_path}"], log=tmp_path / "log"):
+        connect(socket_path).close()
+        second = subprocess.run(
+            [*options, f"--socket-path={socket_path}"], check=False, capture_output=True, text=True
+        )
+        assert second.returncode == 1
+        assert "another process listens there" in second.stderr
+        connect(socket_path).close()
+
+
+def test_a_log_that_nobody_reads_ends_nothing(socket_path: Path, options: tuple[str, ...]) -> None:
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen([*options, f"--socket-path={socket_path}"], stderr=write_end)
+    try:
+        os.close(write_end)
+        os.close(read_end)
+        connect(socket_path).close()
+        connect(socket_path).close()
+        process.terminate()
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+# The embedded card.
+
+
+def test_the_embedded_card_is_shown_once_and_by_card_show(tmp_path: Path) -> None:
+    socket_path, log = tmp_path / "socket", tmp_path / "log"
+    state = f"--state-dir={tmp_path / 'state'}"
+    assert run_ccidd("card", "show", state).returncode == 1
+    for _ in range(2):
+        with started([*CCIDD, state, f"--socket-path={socket_path}"], log=log) as process:
+            connect(socket_path).close()
+            process.terminate()
+            process.wait(5)
+    shown = run_ccidd("card", "show", state)
+    assert shown.returncode == 0
+    (pin,) = re.findall(r"^PIN +(\d{6})$", shown.stdout, re.MULTILINE)
+    (puk,) = re.findall(r"^PUK +(\d{8})$", shown.stdout, re.MULTILINE)
+    text = log.read_text()
+    assert text.count(pin) == 1
+    assert text.count(puk) == 1
+    assert re.search(r"^key +9A P-256", shown.stdout, re.MULTILINE)
+
+
+def test_the_embedded_card_is_not_shown_to_the_journal(tmp_path: Path) -> None:
+    state = f"--state-dir={tmp_path}"
+    made = run_ccidd("--fd=99", state, JOURNAL_STREAM="1:1")
+    assert made.stdout == ""
+    assert "PIN" in run_ccidd("card", "show", state).stdout
+
+
+def test_unblock_gives_the_tries_back(tmp_path: Path) -> None:
+    state = f"--state-dir={tmp_path}"
+    made = run_ccidd("--fd=99", state).stdout
+    (guid,) = re.findall(r"GUID (\S+)$", made, re.MULTILINE)
+    with State(tmp_path) as opened:
+        while opened.spend_try(guid, 0x80):
+            pass
+    assert "tries 0\n" in run_ccidd("card", "show", state).stdout
+    assert "tries 3\n" in run_ccidd("card", "unblock", state).stdout
+    assert "tries 3\n" in run_ccidd("card", "show", state).stdout

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection with QEMU, played by an emulated one on the other end of a memory stream."""
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+import trio
+import trio.testing
+from structlog.typing import EventDict
+
+from cards import ScriptedCard, echo_card
+from ccid_protocol import vscard
+from ccid_protocol.apdu import CommandAPDU
+from ccidd.reader.slot import Slot
+from ccidd.transport.vscard import INIT_TIMEOUT, SWAP_DELAY, serve_vscard
+from qemu_peer import QemuPeer
+
+OK = b"\x90\x00"
+
+
+class Bench:
+    """A session on one end of a stream, and an emulated QEMU on the other."""
+
+    def __init__(self, nursery: trio.Nursery, slot: Slot, *, answers: bool = True) -> None:
+        self._nursery = nursery
+        self.slot = slot
+        self.ours, self.theirs = trio.testing.memory_stream_pair()
+        self.peer = QemuPeer(self.theirs, answers=answers)
+        self.spoke_vscard: bool | None = None
+        self.ended = trio.Event()
+
+    async def _serve(self) -> None:
+        async with self.ours:
+            self.spoke_vscard = await serve_vscard(self.ours, self.slot)
+        self.ended.set()
+
+    async def start(self, *, peer: bool = True) -> None:
+        self._nursery.start_soon(self._serve)
+        if peer:
+            self._nursery.start_soon(self.peer.run)
+            await self.peer.until(lambda: self.slot.insertion is None or self.peer.atr)
+
+
+@pytest.fixture
+def bench(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> Bench:
+    return Bench(nursery, Slot(echo_card()))
+
+
+@pytest.fixture
+def logs() -> Iterator[list[EventDict]]:
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+async def test_the_card_comes_after_the_reader_was_taken_away_and_plugged_in(bench: Bench) -> None:
+    await bench.start()
+    assert bench.peer.seen == [
+        vscard.Init(),
+        vscard.ReaderRemove(),
+        vscard.ReaderAdd(b"ccidd"),
+        vscard.ATR(bytes.fromhex("3B04") + b"test", 0),
+    ]
+
+
+async def test_commands_are_answered_in_order(bench: Bench) -> None:
+    await bench.start()
+    for length in (2, 100, 3):
+        await bench.peer.send(vscard.APDU(CommandAPDU(0, 0x10, 0, length).encode()))
+    await bench.peer.until(lambda: len(bench.peer.seen) == 7)
+    answers = [m for m in bench.peer.seen if isinstance(m, vscard.APDU)]
+    assert [len(answer.data) for answer in answers] == [2, 100, 3]
+
+
+async def test_a_response_that_would_harm_qemu_is_cut_and_continued(bench: Bench) -> None:
+    await bench.start()
+    first = await bench.peer.transmit(bytes.fromhex("00100036"))
+    assert (len(first), first[-2:]) == (53, b"\x61\x01")
+    assert await bench.peer.transmit(bytes.fromhex("00C0000001")) == bytes([51]) + OK
+    assert len(await bench.peer.transmit(bytes.fromhex("00101000"))) == 374
+
+
+async def test_an_unplugged_reader_says_goodbye(bench: Bench) -> None:
+    await bench.start()
+    bench.slot.unplug()
+    await bench.ended.wait()
+    assert bench.peer.seen[-2:] == [vscard.CardRemove(0), vscard.ReaderRemove(0)]
+    assert bench.spoke_vscard
+
+
+async def test_the_command_in_flight_is_answered_before_its_card_goes(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def answer(command: bytes) -> bytes:
+        await trio.sleep(0.5)
+        return b"late" + OK
+
+    bench = Bench(nursery, Slot(ScriptedCard(answer)))
+    await bench.start()
+    await bench.peer.send(vscard.APDU(b"\0\x10\0\0"))
+    await trio.testing.wait_all_tasks_blocked()
+    bench.slot.unplug()
+    await bench.ended.wait()
+    assert bench.peer.seen[-3:] == [
+        vscard.APDU(b"late" + OK, 0),
+        vscard.CardRemove(0),
+        vscard.ReaderRemove(0),
+    ]
+
+
+async def test_a_card_that_works_too_long_is_removed_all_the_same(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def answer(command: bytes) -> bytes:
+        await trio.sleep(3600)
+        return OK
+
+    bench = Bench(nursery, Slot(ScriptedCard(answer)))
+    await bench.start()
+    for _ in range(3):
+        await bench.peer.send(vscard.APDU(b"\0\x10\0\0"))
+    await trio.testing.wait_all_tasks_blocked()
+    start = trio.current_time()
+    bench.slot.remove()
+    await bench.peer.until(lambda: bench.peer.atr is None)
+    assert trio.current_time() - start <= 1.0
+    assert bench.peer.seen[-4:] == [vscard.APDU(b"\x6f\0", 0)] * 3 + [vscard.CardRemove(0)]
+
+
+async def test_a_swap_leaves_the_guest_time_to_see_both(bench: Bench) -> None:
+    await bench.start()
+    second = ScriptedCard(echo_card().transmit, historical=b"second")
+    start = trio.current_time()
+    bench.slot.insert(second)
+    await bench.peer.until(lambda: bench.peer.atr == bytes.fromhex("3B06") + b"second")
+    assert trio.current_time() - start >= SWAP_DELAY
+    assert isinstance(bench.peer.seen[-2], vscard.CardRemove)
+    assert len(await bench.peer.transmit(bytes.fromhex("00100004"))) == 4
+
+
+async def test_a_card_that_comes_later_is_inserted_later(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench = Bench(nursery, Slot())
+    await bench.start()
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.peer.atr is None
+    assert bench.peer.reader_is_there
+    bench.slot.insert(echo_card())
+    await bench.peer.until(lambda: bench.peer.atr)
+
+
+async def test_the_card_is_powered_as_long_as_it_is_connected(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    card = echo_card()
+    bench = Bench(nursery, Slot(card))
+    await bench.start()
+    assert card.history == ["on"]
+    await bench.theirs.send_eof()
+    await bench.ended.wait()
+    assert card.history == ["on", "off"]
+    again = Bench(nursery, Slot(card))
+    await again.start()
+    assert card.history == ["on", "off", "on"]
+
+
+async def test_init_that_qemu_sends_by_itself_disturbs_nothing(bench: Bench) -> None:
+    await bench.start()
+    await bench.peer.send(vscard.Init())
+    assert await bench.peer.transmit(bytes.fromhex("00100002")) == OK
+
+
+async def test_flush_is_answered_after_the_commands_before_it(bench: Bench) -> None:
+    await bench.start()
+    await bench.peer.send(vscard.APDU(bytes.fromhex("00100002")))
+    await bench.peer.send(vscard.Flush())
+    await bench.peer.until(lambda: vscard.FlushComplete() in bench.peer.seen)
+    assert bench.peer.seen[-2:] == [vscard.APDU(OK, 0), vscard.FlushComplete()]
+
+
+async def test_a_peer_that_does_not_answer_init_is_given_up(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, logs: list[EventDict]
+) -> None:
+    bench = Bench(nursery, Slot(echo_card()), answers=False)
+    nursery.start_soon(bench.peer.run)
+    await bench.start(peer=False)
+    start = trio.current_time()
+    await bench.ended.wait()
+    assert trio.current_time() - start == INIT_TIMEOUT
+    assert not bench.spoke_vscard
+    assert [entry["event"] for entry in logs] == ["connection_failed"]
+    assert "chardev-send-break" in logs[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("garbage", "reason"),
+    [
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", "type", id="another protocol"),
+        pytest.param(vscard.encode(vscard.APDU(b"\0\0\0\0")) * 200, "unanswered", id="a flood"),
+        pytest.param(vscard.encode(vscard.Flush()) * 500, "Flush", id="a flood of Flush"),
+    ],
+)
+async def test_a_peer_that_breaks_the_protocol_is_left_with_one_line(
+    bench: Bench, garbage: bytes, reason: str, logs: list[EventDict]
+) -> None:
+    await bench.start()
+    await bench.theirs.send_all(garbage)
+    await bench.ended.wait()
+    (failure,) = [entry for entry in logs if entry["log_level"] != "info"]
+    assert failure["event"] == "connection_failed"
+    assert reason in failure["reason"]
+
+
+async def test_a_peer_that_closes_ends_the_connection_quietly(
+    bench: Bench, logs: list[EventDict]
+) -> None:
+    await bench.start()
+    await bench.theirs.send_eof()
+    await bench.ended.wait()
+    assert logs[-1]["event"] == "connection_closed"
+    assert bench.spoke_vscard
+
+
+async def test_we_read_although_the_card_works(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def answer(command: bytes) -> bytes:
+        await trio.sleep(60)
+        return OK
+
+    bench = Bench(nursery, Slot(ScriptedCard(answer)))
+    await bench.start()
+    for _ in range(128):
+        await bench.peer.send(vscard.APDU(bytes(300)))
+    await trio.testing.wait_all_tasks_blocked()
+    await bench.peer.until(lambda: bench.peer.seen.count(vscard.APDU(OK, 0)) == 128)

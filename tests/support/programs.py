@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs ccidd as its users do: as a process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+CCIDD = (sys.executable, "-m", "ccidd")
+
+
+def run_ccidd(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs ccidd to its end."""
+    return subprocess.run(
+        [*CCIDD, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environ},
+    )
+
+
+@contextmanager
+def started(
+    arguments: Sequence[str], *, pass_fds: Sequence[int] = (), log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a program beside the test; it does not outlive the block."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            arguments, stdout=output, stderr=output, stdin=subprocess.DEVNULL, pass_fds=pass_fds
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
