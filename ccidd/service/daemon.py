@@ -20,7 +20,7 @@ from ccidd.transport.vscard import serve_vscard
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-STOP_TIMEOUT: Final = 2.0
+STOP_TIMEOUT: Final = 3.0
 """Seconds that a connection has to end when the process is told to stop."""
 
 

@@ -6,6 +6,7 @@ beyond a connection, and may show a guest what an earlier client left behind. So
 starts by taking the reader away, and plugs it in anew with the card that is there now.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -27,6 +28,9 @@ INIT_TIMEOUT: Final = 10.0
 
 REMOVAL_TIMEOUT: Final = 1.0
 """Seconds that a command may still take when its card is to be removed."""
+
+QUIET_TIME: Final = 0.1
+"""Seconds without a command after which a guest is taken to be at rest."""
 
 SWAP_DELAY: Final = 0.3
 """Seconds between two cards: more than a guest takes to poll the interrupt endpoint once.
@@ -79,6 +83,7 @@ class _Session:
         self._reader_id = 0
         self._card: ShortResponses | None = None
         self._working = trio.CancelScope()
+        self._last_command = -math.inf
 
     @property
     def is_open(self) -> bool:
@@ -110,6 +115,7 @@ class _Session:
             case vscard.Error():
                 self._last_error = message
             case vscard.APDU() | vscard.Flush():
+                self._last_command = trio.current_time()
                 try:
                     self._commands_in.send_nowait(message)
                 except trio.WouldBlock:
@@ -143,9 +149,14 @@ class _Session:
                 f"no answer to Init in {INIT_TIMEOUT:.0f} s; if the peer is a QEMU whose last"
                 " client died in the middle of a message, QMP's chardev-send-break mends it"
             )
+        # An earlier ccidd may have been killed at work: its guest still waits.
+        await self._send(vscard.Error(vscard.ErrorCode.GENERAL_ERROR))
+        self._last_command = trio.current_time()
+        await self._wait_for_rest()
         await self._notify(vscard.ReaderRemove())
         self._reader_id = (await self._notify(vscard.ReaderAdd(_READER_NAME))).reader_id
         log.info("reader_added")
+        await trio.sleep(SWAP_DELAY)
 
     async def _follow_slot(self) -> None:
         while not self._slot.unplugged:
@@ -178,8 +189,19 @@ class _Session:
             await self._until(lambda: not self._connection.pending_apdus)
         self._card = None
         self._working.cancel()
+        await self._wait_for_rest()
         await self._notify(vscard.CardRemove(self._reader_id))
         log.info("card_removed")
+
+    async def _wait_for_rest(self) -> None:
+        """Waits until the guest sends no more commands, all of which fail by now.
+
+        QEMU forgets commands that cross the removal of their card without a word to the guest
+        (on all controllers but xHCI). A guest at rest sends none.
+        """
+        with trio.move_on_after(REMOVAL_TIMEOUT):
+            while (rest := self._last_command + QUIET_TIME - trio.current_time()) > 0:
+                await trio.sleep(rest)
 
     async def _notify(self, message: vscard.Notification) -> vscard.Error:
         """Sends a notification as soon as no command is pending, and waits for its answer."""

@@ -24,6 +24,11 @@ Some of what the format allows harms QEMU, so `Connection` refuses to build it:
 * QEMU ends its pending commands itself when a card or reader goes. An answer that comes later
   would be taken for that of the next command. So the client answers all commands that it has
   before it says that a card goes, and those that cross that message on the way are dropped unseen.
+
+A command that an earlier client left unanswered is still pending in QEMU, and ReaderRemove makes
+QEMU forget it without a word to the guest, which then waits for minutes. An Error from the client
+completes what is pending, and does nothing where nothing is. So a client may send one, before its
+first notification.
 """
 
 import enum
@@ -104,7 +109,7 @@ class Init:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """The host's answer to a notification of the client.
+    """The host's answer to a notification; from a client, the end of a command left behind.
 
     Attributes:
         code: an `ErrorCode`, or a number that the format does not define.
@@ -207,7 +212,7 @@ _TYPES: Final[dict[type[Message], MessageType]] = {
 
 # What each role may send once both Inits are exchanged.
 _MAY_SEND: Final[dict[Role, tuple[type[Message], ...]]] = {
-    Role.CLIENT: (Init, ReaderAdd, ReaderRemove, ATR, CardRemove, APDU, FlushComplete),
+    Role.CLIENT: (Init, Error, ReaderAdd, ReaderRemove, ATR, CardRemove, APDU, FlushComplete),
     Role.HOST: (Init, Error, APDU, Flush),
 }
 # The notifications after which the host itself ends its pending commands.
@@ -278,6 +283,7 @@ class Connection:
         self._failure: RemoteProtocolError | None = None
         self._sent_init = False
         self._received_init = False
+        self._notified = False
         self._unanswered: Notification | None = None
         self._pending_apdus = 0
 
@@ -352,6 +358,10 @@ class Connection:
         return encode(message)
 
     def _send_error(self) -> None:
+        if self.our_role is Role.CLIENT:
+            if self._notified or self._pending_apdus:
+                raise LocalProtocolError("an Error for a command that is not left behind")
+            return
         if self._unanswered is None:
             raise LocalProtocolError("an Error that answers nothing")
         if isinstance(self._unanswered, _FLUSHING):
@@ -382,6 +392,7 @@ class Connection:
         if isinstance(message, ReaderAdd) and len(message.name) > MAX_PAYLOAD:
             raise LocalProtocolError(f"a reader name of {len(message.name)} bytes")
         self._unanswered = message
+        self._notified = True
 
     def _extract_message(self) -> Message | ConnectionClosed | NeedData:
         if len(self._buffer) < _HEADER.size:
@@ -419,9 +430,7 @@ class Connection:
             raise RemoteProtocolError(f"{type(message).__name__} before Init")
         match message:
             case Error():
-                if self._unanswered is None:
-                    raise RemoteProtocolError("an Error that answers nothing")
-                self._unanswered = None
+                self._accept_error()
             case APDU():
                 return self._accept_apdu()
             case ReaderAdd() | ReaderRemove() | ATR() | CardRemove():
@@ -431,6 +440,14 @@ class Connection:
             case _:
                 pass
         return True
+
+    def _accept_error(self) -> None:
+        if self.our_role is Role.HOST:
+            # It completes the oldest command, if there is one.
+            self._pending_apdus = max(0, self._pending_apdus - 1)
+        elif self._unanswered is None:
+            raise RemoteProtocolError("an Error that answers nothing")
+        self._unanswered = None
 
     def _accept_apdu(self) -> bool:
         if self.our_role is Role.HOST:

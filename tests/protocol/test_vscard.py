@@ -168,10 +168,31 @@ def test_a_client_sends_nothing_but_init_before_the_host_has_answered() -> None:
     connection.send(ReaderAdd())
 
 
-@pytest.mark.parametrize("message", [Error(0), Flush()])
-def test_a_client_does_not_send_what_hosts_send(message: Message) -> None:
+def test_a_client_does_not_send_what_hosts_send() -> None:
     with pytest.raises(LocalProtocolError):
-        open_connection(Role.CLIENT).send(message)
+        open_connection(Role.CLIENT).send(Flush())
+
+
+def test_an_error_completes_a_command_that_an_earlier_client_left_behind() -> None:
+    client, host = open_connection(Role.CLIENT), open_connection(Role.HOST)
+    host.send(APDU(b"\0\0\0\0"))
+    host.receive_data(client.send(Error(1)))
+    assert host.next_event() == Error(1)
+    assert host.pending_apdus == 0
+    host.receive_data(client.send(Error(1)))
+    assert host.next_event() == Error(1)
+
+
+def test_a_client_sends_no_error_for_commands_of_its_own() -> None:
+    client = open_connection(Role.CLIENT)
+    client.receive_data(vscard.encode(APDU(b"\0\0\0\0")))
+    client.next_event()
+    with pytest.raises(LocalProtocolError):
+        client.send(Error(1))
+    client.send(APDU(b"\x6f\0"))
+    client.send(ReaderRemove())
+    with pytest.raises(LocalProtocolError):
+        client.send(Error(1))
 
 
 def test_a_second_notification_waits_for_the_answer_to_the_first() -> None:

@@ -5,6 +5,7 @@ Source: NIST SP 800-73-4, part 2, section 3. The commands that change the card (
 DATA, RESET RETRY COUNTER, PUT DATA, GENERATE ASYMMETRIC KEY PAIR) are not there yet.
 """
 
+import secrets
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,6 +18,8 @@ from ccidd.card.piv.objects import data_objects
 from ccidd.card.piv.references import (
     AID,
     ALGORITHM_IDENTIFIERS,
+    MANAGEMENT_ALGORITHMS,
+    MANAGEMENT_KEY,
     PIX,
     RID,
     TRUNCATED_AID,
@@ -134,6 +137,8 @@ class PivApplication(Application):
 
     async def _general_authenticate(self, command: CommandAPDU) -> bytes:
         """GENERAL AUTHENTICATE (part 2, 3.2.4): sign, decrypt or agree with one of the keys."""
+        if command.p2 == MANAGEMENT_KEY:
+            return _challenge_for_administrator(command)
         credential = self._credential(command.p1, command.p2)
         self._check_pin(KeyReference(command.p2))
         template = _decode_template(command.data).get(_TEMPLATE)
@@ -165,6 +170,19 @@ class PivApplication(Application):
         }
         if not satisfied[reference.pin_policy]:
             raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
+
+
+def _challenge_for_administrator(command: CommandAPDU) -> bytes:
+    """Begins an external authentication (part 2, A.1): OpenSC takes random numbers from it.
+
+    There is no administration key yet, so none can be ended.
+    """
+    block_size = MANAGEMENT_ALGORITHMS.get(command.p1)
+    if block_size is None:
+        raise CardError(StatusWord.INCORRECT_P1_P2)
+    if command.data != tlv.encode(_TEMPLATE, tlv.encode(_CHALLENGE)):
+        raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
+    return tlv.encode(_TEMPLATE, tlv.encode(_CHALLENGE, secrets.token_bytes(block_size)))
 
 
 async def _use(key: PrivateKey, challenge: bytes, point: bytes) -> bytes:

@@ -56,6 +56,13 @@ class KeyReference(enum.IntEnum):
         return _CERTIFICATE_TAGS[self]
 
 
+MANAGEMENT_KEY: Final = 0x9B
+"""The key reference of the PIV card application administration key."""
+
+MANAGEMENT_ALGORITHMS: Final = {0x00: 8, 0x03: 8, 0x08: 16, 0x0A: 16, 0x0C: 16}
+"""Block sizes in bytes of the algorithms for that key: 3DES (twice), AES-128, -192 and -256."""
+
+
 _PIN_POLICIES: Final = {
     KeyReference.AUTHENTICATION: PinPolicy.ONCE,
     KeyReference.SIGNATURE: PinPolicy.ALWAYS,

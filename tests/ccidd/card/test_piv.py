@@ -405,11 +405,24 @@ async def test_a_wrong_pin_takes_the_keys_away() -> None:
         pytest.param("0087119E257C23812111" + "11" * 32, 0x6A80, id="hash longer than the field"),
         pytest.param("0087079E047C02810100", 0x6A86, id="the key has another algorithm"),
         pytest.param("00871182047C02810100", 0x6A86, id="no such key"),
-        pytest.param("0087039B047C02810000", 0x6A86, id="no management key"),
+        pytest.param("0087119B047C02810000", 0x6A86, id="no algorithm of the management key"),
+        pytest.param("0087039B0C7C0A8208000000000000000000", 0x6982, id="no management key"),
     ],
 )
 async def test_general_authenticate_refusals(command: str, sw: int) -> None:
     assert (await send(await selected(), command)).sw == sw
+
+
+@pytest.mark.parametrize(("algorithm", "size"), [("00", 8), ("03", 8), ("08", 16), ("0C", 16)])
+async def test_a_challenge_for_the_administrator_is_random(algorithm: str, size: int) -> None:
+    card = await selected()
+    challenges = set()
+    for _ in range(2):
+        response = await send(card, f"0087{algorithm}9B047C02810000")
+        assert response.data[:4] == bytes([0x7C, size + 2, 0x81, size])
+        assert (len(response.data), response.sw) == (size + 4, 0x9000)
+        challenges.add(response.data)
+    assert len(challenges) == 2
 
 
 async def test_a_block_that_rsa_cannot_take_is_refused() -> None:

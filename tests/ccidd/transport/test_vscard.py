@@ -57,6 +57,7 @@ async def test_the_card_comes_after_the_reader_was_taken_away_and_plugged_in(ben
     await bench.start()
     assert bench.peer.seen == [
         vscard.Init(),
+        vscard.Error(vscard.ErrorCode.GENERAL_ERROR),
         vscard.ReaderRemove(),
         vscard.ReaderAdd(b"ccidd"),
         vscard.ATR(bytes.fromhex("3B04") + b"test", 0),
@@ -67,7 +68,7 @@ async def test_commands_are_answered_in_order(bench: Bench) -> None:
     await bench.start()
     for length in (2, 100, 3):
         await bench.peer.send(vscard.APDU(CommandAPDU(0, 0x10, 0, length).encode()))
-    await bench.peer.until(lambda: len(bench.peer.seen) == 7)
+    await bench.peer.until(lambda: len(bench.peer.seen) == 8)
     answers = [m for m in bench.peer.seen if isinstance(m, vscard.APDU)]
     assert [len(answer.data) for answer in answers] == [2, 100, 3]
 
