@@ -99,12 +99,13 @@ async def host_round_trip(path: Path) -> float:
                 raise HarnessError(f"{path} was closed while it was measured")
             return event
 
-        inserted = False
-        while not inserted:
+        message: vscard.Message = vscard.Flush()
+        while not isinstance(message, vscard.ATR):
             message = await receive()
-            inserted = isinstance(message, vscard.ATR)
-            is_init = isinstance(message, vscard.Init)
-            await stream.send_all(connection.send(vscard.Init() if is_init else vscard.Error(0, 0)))
+            if isinstance(message, vscard.Init):
+                await stream.send_all(connection.send(vscard.Init()))
+            elif connection.unanswered is not None:
+                await stream.send_all(connection.send(vscard.Error(vscard.ErrorCode.SUCCESS, 0)))
         times = []
         for _ in range(HOST_COMMANDS):
             start = time.perf_counter()

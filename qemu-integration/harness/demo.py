@@ -60,10 +60,11 @@ async def demonstrate(*, release: str, shell: bool) -> None:
     """
     image, qemu = guest_image(release), system_qemu()
     steps = Steps()
+    version = ".".join(map(str, qemu.version))
     with tempfile.TemporaryDirectory(prefix="ccidd-demo-") as directory:
         steps.step(
-            f"ccidd starts with the card that it makes itself, and {qemu.name} QEMU boots a Debian"
-            f" {release} guest against it (below a minute)"
+            f"ccidd starts with the card that it makes itself, and QEMU {version} boots a"
+            f" Debian guest ({release}) against it; this takes up to a minute"
         )
         async with guest_with_card(image=image, qemu=qemu, workdir=Path(directory)) as pair:
             await _use_card(pair, steps)
