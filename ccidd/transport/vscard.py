@@ -200,8 +200,8 @@ class _Session:
         (on all controllers but xHCI). A guest at rest sends none.
         """
         with trio.move_on_after(REMOVAL_TIMEOUT):
-            while (rest := self._last_command + QUIET_TIME - trio.current_time()) > 0:
-                await trio.sleep(rest)
+            while (rested := self._last_command + QUIET_TIME) > trio.current_time():
+                await trio.sleep_until(rested)
 
     async def _notify(self, message: vscard.Notification) -> vscard.Error:
         """Sends a notification as soon as no command is pending, and waits for its answer."""
