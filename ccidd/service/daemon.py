@@ -38,7 +38,12 @@ async def serve(endpoint: Endpoint, slot: Slot) -> None:
             if slot.unplugged:
                 return False
             log.info("connection_opened")
-            return await serve_vscard(stream, slot)
+            try:
+                return await serve_vscard(stream, slot)
+            except Exception:
+                # A fault of ours ends this connection; the next one may fare better.
+                log.exception("connection_fault")
+                return False
 
     try:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

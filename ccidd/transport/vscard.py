@@ -149,14 +149,21 @@ class _Session:
                 f"no answer to Init in {INIT_TIMEOUT:.0f} s; if the peer is a QEMU whose last"
                 " client died in the middle of a message, QMP's chardev-send-break mends it"
             )
-        # An earlier ccidd may have been killed at work: its guest still waits.
-        await self._send(vscard.Error(vscard.ErrorCode.GENERAL_ERROR))
-        self._last_command = trio.current_time()
-        await self._wait_for_rest()
+        await self._end_command_left_behind()
         await self._notify(vscard.ReaderRemove())
         self._reader_id = (await self._notify(vscard.ReaderAdd(_READER_NAME))).reader_id
         log.info("reader_added")
         await trio.sleep(SWAP_DELAY)
+
+    async def _end_command_left_behind(self) -> None:
+        """Frees a guest that waits since an earlier ccidd was killed at work."""
+        async with self._sending:
+            # A guest that sends commands now waits for no older one.
+            if not self._connection.pending_apdus:
+                error = vscard.Error(vscard.ErrorCode.GENERAL_ERROR)
+                await self._stream.send_all(self._connection.send(error))
+        self._last_command = trio.current_time()
+        await self._wait_for_rest()
 
     async def _follow_slot(self) -> None:
         while not self._slot.unplugged:

@@ -172,6 +172,26 @@ async def test_init_that_qemu_sends_by_itself_disturbs_nothing(bench: Bench) -> 
     assert await bench.peer.transmit(bytes.fromhex("00100002")) == OK
 
 
+async def test_a_guest_that_is_at_work_when_the_card_comes_sees_its_command_fail(
+    bench: Bench,
+) -> None:
+    await bench.start(peer=False)
+    command = vscard.encode(vscard.APDU(bytes.fromhex("00100002")))
+    await bench.theirs.send_all(vscard.encode(vscard.Init()) + command)
+    received = b""
+    while len(received) < 24 + 14 + 12:
+        received += await bench.theirs.receive_some(1000)
+    connection = vscard.Connection(vscard.Role.HOST)
+    connection.send(vscard.Init())
+    connection.receive_data(received)
+    assert connection.next_event() == vscard.Init()
+    connection.send(vscard.APDU(bytes.fromhex("00100002")))
+    assert connection.next_event() == vscard.APDU(b"\x6f\x00", 0)
+    assert connection.next_event() == vscard.ReaderRemove()
+    await bench.theirs.send_eof()
+    await bench.ended.wait()
+
+
 async def test_flush_is_answered_after_the_commands_before_it(bench: Bench) -> None:
     await bench.start()
     await bench.peer.send(vscard.APDU(bytes.fromhex("00100002")))
