@@ -4,25 +4,28 @@
 import contextlib
 import io
 import logging
+import os
 import sys
 from typing import Final
 
 import structlog
 
+_STDERR: Final = 2
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class _Stderr(io.StringIO):
-    """Standard error, as far as anybody still reads it: a lost log must not end the service."""
+    """Standard error, as far as anybody still reads it: a lost log must not end the service.
+
+    Each line is one write. Python's own stream would keep what it cannot write, and complain about
+    it at the end with an exit status of 120.
+    """
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
-            sys.stderr.write(text)
+            os.write(_STDERR, text.encode(errors="backslashreplace"))
         return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
 
 
 def configure_log(level: str) -> None:
@@ -47,6 +50,6 @@ def configure_log(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(_Stderr()),
+        logger_factory=structlog.WriteLoggerFactory(_Stderr()),
         cache_logger_on_first_use=True,
     )

@@ -175,7 +175,7 @@ def test_the_descriptor_that_systemd_passes() -> None:
     assert take_systemd_fd(environ) == 3
     assert environ == {"HOME": "/"}
     assert take_systemd_fd({}) is None
-    assert take_systemd_fd({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
+    assert take_systemd_fd({"LISTEN_PID": f"{os.getpid() + 1}", "LISTEN_FDS": "1"}) is None
     assert take_systemd_fd({"LISTEN_PID": pid, "LISTEN_FDS": "0"}) is None
     with pytest.raises(UserError, match="passed 2 sockets"):
         take_systemd_fd({"LISTEN_PID": pid, "LISTEN_FDS": "2"})
