@@ -4,6 +4,7 @@
 One SQLite database in a state directory. A change is on the disk before its method returns.
 """
 
+import contextlib
 import hmac
 import os
 import sqlite3
@@ -106,7 +107,10 @@ class State:
             # SQLite gives its own files the permissions of the database.
             _make_private_file(path)
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._open_schema(path)
+            with contextlib.ExitStack() as failing:
+                failing.callback(self._database.close)
+                self._open_schema(path)
+                failing.pop_all()
         except OSError as error:
             raise UserError(f"cannot use the state in {path}: {error.strerror}") from error
         except sqlite3.Error as error:

@@ -12,6 +12,7 @@ from structlog.typing import EventDict
 from cards import ScriptedCard, echo_card
 from ccid_protocol import vscard
 from ccid_protocol.apdu import CommandAPDU
+from ccid_protocol.events import NEED_DATA
 from ccidd.reader.slot import Slot
 from ccidd.transport.vscard import INIT_TIMEOUT, SWAP_DELAY, serve_vscard
 from qemu_peer import QemuPeer
@@ -178,16 +179,21 @@ async def test_a_guest_that_is_at_work_when_the_card_comes_sees_its_command_fail
     await bench.start(peer=False)
     command = vscard.encode(vscard.APDU(bytes.fromhex("00100002")))
     await bench.theirs.send_all(vscard.encode(vscard.Init()) + command)
-    received = b""
-    while len(received) < 24 + 14 + 12:
-        received += await bench.theirs.receive_some(1000)
     connection = vscard.Connection(vscard.Role.HOST)
     connection.send(vscard.Init())
-    connection.receive_data(received)
-    assert connection.next_event() == vscard.Init()
-    connection.send(vscard.APDU(bytes.fromhex("00100002")))
-    assert connection.next_event() == vscard.APDU(b"\x6f\x00", 0)
-    assert connection.next_event() == vscard.ReaderRemove()
+    seen: list[object] = []
+    while vscard.ReaderRemove() not in seen:
+        connection.receive_data(bytes(await bench.theirs.receive_some(1000)))
+        while (event := connection.next_event()) is not NEED_DATA:
+            seen.append(event)
+            if event == vscard.Init():
+                connection.send(vscard.APDU(bytes.fromhex("00100002")))
+    # There may be an Error for a command left behind, if the guest's was answered before it.
+    assert [event for event in seen if not isinstance(event, vscard.Error)] == [
+        vscard.Init(),
+        vscard.APDU(b"\x6f\x00", 0),
+        vscard.ReaderRemove(),
+    ]
     await bench.theirs.send_eof()
     await bench.ended.wait()
 
