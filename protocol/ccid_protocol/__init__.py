@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wire formats around a smart-card reader, sans-I/O.
 
-Between a host and a reader: `vscard`. Between a reader and a card (ISO 7816): `apdu`, `atr`,
-`tlv`. No module does I/O, keeps time or logs, and all of them need the standard library only.
+Between a host and a reader: `vscard`, `usbredir`, `usb`, `ccid`, `gempc`. Between a reader and a
+card (ISO 7816): `apdu`, `atr`, `tlv`, `pps`, `t1`. No module does I/O, keeps time or logs, and all
+of them need the standard library only.
 
 Connections follow one manner: `receive_data` takes bytes from the peer, `next_event` gives what
 they mean, `send` turns a message into bytes for the peer. Whatever the peer sends, the only
