@@ -57,6 +57,11 @@ class Slot:
         while self.insertion is insertion and not self._unplugged:
             await self._changed.wait()
 
+    async def wait_until_unplugged(self) -> None:
+        """Waits until the reader has gone."""
+        while not self._unplugged:
+            await self._changed.wait()
+
     def _announce(self) -> None:
         self._changed.set()
         self._changed = trio.Event()

@@ -18,17 +18,27 @@ import trio
 from ccidd import __version__
 from ccidd.card.card import Card
 from ccidd.errors import UserError
+from ccidd.reader.profile import ReaderProfile
 from ccidd.reader.slot import Slot
+from ccidd.reader.usb_reader import UsbReader
 from ccidd.service import cardcommand, embedded
 from ccidd.service.cards import card_from_options, card_from_state
-from ccidd.service.daemon import serve
+from ccidd.service.daemon import serve, serve_reader
 from ccidd.service.log import LEVELS, configure_log
-from ccidd.service.options import CARD_TYPES, CardOptions, card_help, parse_card
+from ccidd.service.options import (
+    CARD_TYPES,
+    CardOptions,
+    card_help,
+    parse_card,
+    parse_reader,
+    reader_help,
+)
 from ccidd.service.parser import OneLineParser, add_state_option
+from ccidd.service.readers import reader_profile
 from ccidd.service.state import State
 from ccidd.transport.endpoint import Connector, Endpoint, adopt, listen, take_systemd_fd
 
-_TRANSPORTS: Final = ("vscard",)
+_TRANSPORTS: Final = ("vscard", "usbredir")
 
 _EPILOG: Final = """\
 One of --socket-path, --fd, --connect, or a socket from systemd is needed. With QEMU:
@@ -89,7 +99,13 @@ def _parser() -> OneLineParser:
         "--transport",
         choices=_TRANSPORTS,
         default="vscard",
-        help="what QEMU speaks on the socket: vscard (usb-ccid with ccid-card-passthru)",
+        help="what QEMU speaks on the socket: vscard (usb-ccid with ccid-card-passthru; the"
+        " default) or usbredir (usb-redir)",
+    )
+    parser.add_argument(
+        "--reader",
+        metavar="OPTION=VALUE,…",
+        help="what the reader is like, over usbredir; --reader=help explains",
     )
     parser.add_argument(
         "--card",
@@ -108,23 +124,38 @@ def _parser() -> OneLineParser:
 def _run(arguments: Sequence[str]) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
-    if "help" in options.card:
-        print(card_help())  # noqa: T201 (this is what it is for)
+    if "help" in options.card or options.reader == "help":
+        print(card_help() if "help" in options.card else reader_help())  # noqa: T201 (asked for)
         return
-    if len(options.card) > 1:
+    if options.transport == "vscard" and len(options.card) > 1:
         parser.error("--transport=vscard has one slot; give --card once")
+    if options.transport == "vscard" and options.reader:
+        parser.error("--transport=vscard has QEMU's own reader; --reader is for usbredir")
     try:
         systemd_fd = take_systemd_fd(os.environ)
         _check_sockets(options, systemd_fd)
         card_options = [parse_card(text) for text in options.card]
         connector = Connector(options.connect) if options.connect else None
+        profile = _reader_profile(options)
     except UserError as error:
         parser.error(str(error))
     configure_log(options.log_level)
     with State(options.state_dir) as state:
-        card = _open_card(card_options, state)
+        cards = _open_cards(card_options, state)
+        slots = [Slot(card) for card in cards]
+        slots += [Slot() for _ in range(profile.slots - len(cards))]
+        device = UsbReader(slots, profile) if options.transport == "usbredir" else None
         endpoint = connector or _open_socket(options, systemd_fd)
-        trio.run(serve, endpoint, Slot(card))
+        if device is None:
+            trio.run(serve, endpoint, slots[0])
+        else:
+            trio.run(serve_reader, endpoint, slots, device)
+
+
+def _reader_profile(options: argparse.Namespace) -> ReaderProfile:
+    given = parse_reader(options.reader) if options.reader else {}
+    where = options.socket_path or options.connect or f"fd {options.fd}"
+    return reader_profile(given, cards=max(1, len(options.card)), place=f"{where}")
 
 
 def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
@@ -144,14 +175,14 @@ def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
         raise UserError(f"{given[0]} is not allowed with a socket from systemd (LISTEN_FDS)")
 
 
-def _open_card(card_options: Sequence[CardOptions], state: State) -> Card:
+def _open_cards(card_options: Sequence[CardOptions], state: State) -> list[Card]:
     if card_options:
-        return card_from_options(card_options[0], state)
+        return [card_from_options(options, state) for options in card_options]
     stored, is_new = embedded.load_or_make(state)
     # What is in the journal stays there and is read by others: JOURNAL_STREAM, systemd.exec(5).
     if is_new and "JOURNAL_STREAM" not in os.environ:
         print(cardcommand.describe(stored), flush=True)  # noqa: T201 (not for the log)
-    return card_from_state(stored, state)
+    return [card_from_state(stored, state)]
 
 
 def _open_socket(options: argparse.Namespace, systemd_fd: int | None) -> Endpoint:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The value of `--card`: TYPE,OPTION=VALUE,… in the style of QEMU's options.
+"""The values of `--card` and `--reader`: OPTION=VALUE,… in the style of QEMU's options.
 
 A comma in a value is written twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,6 +51,18 @@ CARD_TYPES: Final[Mapping[str, tuple[str, Mapping[str, OptionHelp]]]] = {
 }
 
 
+READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
+    "slots": OptionHelp("N", "how many slots it has, 1 to 16; default: one for each --card"),
+    "level": OptionHelp(
+        "extended|short|tpdu", "the exchange level: extended or short APDUs, or TPDUs"
+    ),
+    "usb-id": OptionHelp("VVVV:PPPP", "vendor and product in hexadecimal; libccid must know it"),
+    "serial": OptionHelp("TEXT", "the serial number; default: one that stays with the socket"),
+    "manufacturer": OptionHelp("TEXT", "the manufacturer's name"),
+    "product": OptionHelp("TEXT", "the reader's name"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class CardOptions:
     """A parsed `--card`.
@@ -81,22 +93,36 @@ def parse_card(text: str) -> CardOptions:
             f"--card={card_type}: there is no such type of card; --card=help lists them"
         )
     _description, known = CARD_TYPES[card_type]
+    return CardOptions(card_type, _parse(f"--card={card_type}", "--card", assignments, known))
+
+
+def parse_reader(text: str) -> Mapping[str, str]:
+    """Reads the value of `--reader`; gives the options that it has.
+
+    Raises:
+        UserError: An option is unknown or given twice.
+    """
+    values = _parse("--reader", "--reader", _split(text), READER_OPTIONS)
+    return {name: value for name, (value,) in values.items()}
+
+
+def _parse(
+    where: str, help_option: str, assignments: Sequence[str], known: Mapping[str, OptionHelp]
+) -> Mapping[str, tuple[str, ...]]:
     values: dict[str, tuple[str, ...]] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if name not in known:
-            raise UserError(
-                f"--card={card_type}: there is no option {name!r}; --card=help lists them"
-            )
+            raise UserError(f"{where}: there is no option {name!r}; {help_option}=help lists them")
         if not equals or not value:
-            raise UserError(f"--card={card_type}: the option {name} needs a value: {name}=…")
+            raise UserError(f"{where}: the option {name} needs a value: {name}=…")
         if name in values and not known[name].repeatable:
-            raise UserError(f"--card={card_type}: the option {name} is given twice")
+            raise UserError(f"{where}: the option {name} is given twice")
         values[name] = (*values.get(name, ()), value)
     for name, option in known.items():
         if option.required and name not in values:
-            raise UserError(f"--card={card_type}: the option {name}={option.value} is missing")
-    return CardOptions(card_type, values)
+            raise UserError(f"{where}: the option {name}={option.value} is missing")
+    return values
 
 
 def _split(text: str) -> list[str]:
@@ -110,17 +136,28 @@ def card_help() -> str:
     lines = ["--card=TYPE,OPTION=VALUE,…   (a comma in a value is written twice)", ""]
     for name, (description, options) in CARD_TYPES.items():
         lines.append(f"{name}: {description}")
-        for option, info in options.items():
-            notes = [
-                note
-                for note, holds in (("required", info.required), ("repeatable", info.repeatable))
-                if holds
-            ]
-            suffix = f" ({', '.join(notes)})" if notes else ""
-            lines += [f"  {option}={info.value}{suffix}", f"      {info.help}"]
+        lines += _describe(options)
     lines += [
         "",
         "Without --card, ccidd serves an embedded PIV card, which it makes when it is first needed",
         "and keeps in its state directory; `ccidd card show` tells its PIN.",
     ]
     return "\n".join(lines)
+
+
+def reader_help() -> str:
+    """What `--reader=help` prints."""
+    title = "--reader=OPTION=VALUE,…   (a comma in a value is written twice)"
+    return "\n".join([title, "", *_describe(READER_OPTIONS)])
+
+
+def _describe(options: Mapping[str, OptionHelp]) -> Iterator[str]:
+    for name, info in options.items():
+        notes = [
+            note
+            for note, holds in (("required", info.required), ("repeatable", info.repeatable))
+            if holds
+        ]
+        suffix = f" ({', '.join(notes)})" if notes else ""
+        yield f"  {name}={info.value}{suffix}"
+        yield f"      {info.help}"

@@ -53,6 +53,11 @@ def passthru(socket_options: str) -> list[str]:
     ]
 
 
+def redirected(socket_options: str) -> list[str]:
+    """Return QEMU's options for a USB device behind a socket chardev, as `passthru` does."""
+    return ["-chardev", f"socket,id=card,{socket_options}", "-device", "usb-redir,chardev=card"]
+
+
 @asynccontextmanager
 async def running_ccidd(
     *options: str,

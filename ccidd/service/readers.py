@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the reader that the command line asks for."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from ccidd.errors import UserError
+from ccidd.reader.profile import MAX_SLOTS, Level, ReaderProfile, default_profile
+
+_USB_ID: Final = re.compile(r"([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})")
+_MAX_STRING: Final = 126
+"""UTF-16 units that a string descriptor holds."""
+
+
+def reader_profile(options: Mapping[str, str], *, cards: int, place: str) -> ReaderProfile:
+    """Makes a profile of the options of `--reader`.
+
+    Args:
+        options: the options that were given.
+        cards: how many cards there are.
+        place: where the reader is served, which makes its serial number.
+
+    Raises:
+        UserError: A value is none that the option can have.
+    """
+    slots = _slots(options.get("slots"), cards)
+    digest = hashlib.sha256(str(Path(place).absolute()).encode()).hexdigest()
+    profile = default_profile(slots, digest[:12].upper(), _level(options.get("level", "extended")))
+    if "usb-id" in options:
+        match = _USB_ID.fullmatch(options["usb-id"])
+        if match is None:
+            raise UserError(f"--reader: usb-id={options['usb-id']} is not of the form VVVV:PPPP")
+        profile = replace(profile, vendor_id=int(match[1], 16), product_id=int(match[2], 16))
+    return replace(
+        profile,
+        manufacturer=_text("manufacturer", options, profile.manufacturer),
+        product=_text("product", options, profile.product),
+        serial=_text("serial", options, profile.serial),
+    )
+
+
+def _slots(text: str | None, cards: int) -> int:
+    if text is not None and not text.isdecimal():
+        raise UserError(f"--reader: slots={text} is no number")
+    slots = cards if text is None else int(text)
+    if not cards <= slots <= MAX_SLOTS:
+        raise UserError(
+            f"--reader: slots={slots}: a reader has at most {MAX_SLOTS}, and one for each --card"
+        )
+    return slots
+
+
+def _level(text: str) -> Level:
+    try:
+        return Level(text)
+    except ValueError as error:
+        raise UserError(
+            f"--reader: level={text} is none of {', '.join(level.value for level in Level)}"
+        ) from error
+
+
+def _text(name: str, options: Mapping[str, str], default: str) -> str:
+    text = options.get(name, default)
+    if not text.isascii() or not text.isprintable() or len(text) > _MAX_STRING:
+        raise UserError(f"--reader: {name} is not printable ASCII of at most {_MAX_STRING} bytes")
+    return text
