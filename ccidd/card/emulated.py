@@ -6,7 +6,7 @@ chaining by 61XX and GET RESPONSE), 11.2.2 (SELECT by application identifier).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -40,7 +40,7 @@ class _Chain:
     """The commands of a chain so far: all with the same INS, P1 and P2."""
 
     start: CommandAPDU
-    data: bytes
+    data: bytes = field(repr=False)
 
     def is_continued_by(self, command: CommandAPDU) -> bool:
         start = self.start

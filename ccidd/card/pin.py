@@ -7,6 +7,8 @@ so that whoever cuts the power in between has lost it.
 
 from abc import ABC, abstractmethod
 
+import trio
+
 from ccid_protocol.apdu import StatusWord, tries_left
 from ccidd.card.application import CardError
 
@@ -53,12 +55,14 @@ class Pin:
             CardError: 63CX if it is wrong and X tries are left, 6983 if it is blocked.
         """
         self.verified = False
-        if not await self._memory.spend_try():
-            raise CardError(StatusWord.AUTHENTICATION_METHOD_BLOCKED)
-        if not await self._memory.matches(candidate):
-            raise CardError(tries_left(await self._memory.tries_left()))
-        await self._memory.restore_tries()
-        self.verified = True
+        # A host that goes away in between must not cost the holder of the right PIN a try.
+        with trio.CancelScope(shield=True):
+            if not await self._memory.spend_try():
+                raise CardError(StatusWord.AUTHENTICATION_METHOD_BLOCKED)
+            if not await self._memory.matches(candidate):
+                raise CardError(tries_left(await self._memory.tries_left()))
+            await self._memory.restore_tries()
+            self.verified = True
 
     async def check_status(self) -> None:
         """Answers the question whether the PIN is verified, which costs no try.

@@ -18,7 +18,9 @@ from ccid_protocol.ccid import (
     failure,
 )
 from ccidd.reader.ccid_slot import CcidSlot, Respond
+from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import ReaderProfile
+from ccidd.reader.secure import PinPad
 from ccidd.reader.slot import Slot
 
 
@@ -30,6 +32,7 @@ class CcidReader:
         profile: what the reader says of itself.
         respond: sends an answer to the host; must not wait.
         announce: called when there is something to notify the host of; must not wait.
+        pins: where PINs come from that are entered at the reader, if there is such a place.
     """
 
     def __init__(
@@ -38,14 +41,17 @@ class CcidReader:
         profile: ReaderProfile,
         respond: Respond,
         announce: Callable[[], None],
+        pins: PinSource | None = None,
     ) -> None:
         assert len(slots) == profile.slots
         self._profile = profile
         self._respond = respond
-        self._slots = [
-            CcidSlot(slot, f"slot {index}", profile, respond, announce)
-            for index, slot in enumerate(slots)
-        ]
+        self._slots = []
+        for index, slot in enumerate(slots):
+            pad = None
+            if pins is not None:
+                pad = PinPad(pins, reader=profile.product, slot=index, card=slot.name)
+            self._slots.append(CcidSlot(slot, profile, respond, announce, pad))
 
     async def run(self) -> None:
         """Carries out the commands of all slots, until it is cancelled."""

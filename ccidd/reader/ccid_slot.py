@@ -37,6 +37,7 @@ from ccid_protocol.ccid import (
     ProtocolParameters,
     ResetParameters,
     Response,
+    Secure,
     SetDataRateAndClockFrequency,
     SetParameters,
     SlotError,
@@ -59,6 +60,7 @@ from ccidd.reader.exchange import (
     TpduExchange,
 )
 from ccidd.reader.profile import CLOCK, DATA_RATES, Level, ReaderProfile
+from ccidd.reader.secure import PinPad
 from ccidd.reader.slot import Insertion, Slot
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -72,7 +74,7 @@ REMOVAL_TIMEOUT: Final = 1.0
 Respond: TypeAlias = Callable[[Response], None]
 
 # Those that wait for the card; all others are answered at once.
-_Slow: TypeAlias = IccPowerOn | IccPowerOff | XfrBlock
+_Slow: TypeAlias = IccPowerOn | IccPowerOff | XfrBlock | Secure
 
 
 class CcidSlot:
@@ -80,25 +82,25 @@ class CcidSlot:
 
     Args:
         slot: the slot and its card.
-        name: what Escape tells of it.
         profile: the reader's profile.
         respond: sends an answer to the host.
         announce: called when the host is to be notified of a change.
+        pin_pad: how PINs are entered, if they can be.
     """
 
     def __init__(
         self,
         slot: Slot,
-        name: str,
         profile: ReaderProfile,
         respond: Respond,
         announce: Callable[[], None],
+        pin_pad: PinPad | None = None,
     ) -> None:
         self._slot = slot
-        self._name = name
         self._profile = profile
         self._respond = respond
         self._announce = announce
+        self._pin_pad = pin_pad
         self.changed = True
         """Whether the host is yet to be notified of a change."""
         # The card.
@@ -228,14 +230,14 @@ class CcidSlot:
                 # The card's end of T=0 takes any class byte that the host may choose.
                 return self._slot_status(command)
             case Escape(data=data):
-                answer = answer_escape(data, self._name)
+                answer = answer_escape(data, self._slot.name)
                 return EscapeResponse(slot, seq, self.status, answer)
             case SetDataRateAndClockFrequency(data_rate=wanted):
                 slower = [rate for rate in DATA_RATES if rate <= wanted]
                 self._data_rate = max(slower, default=DATA_RATES[0])
                 return DataRateAndClockFrequency(slot, seq, self.status, CLOCK, self._data_rate)
             case _:
-                # Secure without PIN entry, and Mechanical: there is nothing to move.
+                # Mechanical among them: there is nothing to move.
                 raise SlotFailure(SlotError.CMD_NOT_SUPPORTED)
 
     def _update_parameters(self, command: GetParameters | ResetParameters | SetParameters) -> None:
@@ -309,13 +311,7 @@ class CcidSlot:
 
     async def _outcome(self, command: _Slow) -> Response:
         try:
-            match command:
-                case IccPowerOn():
-                    return await self._power_on(command)
-                case IccPowerOff():
-                    return await self._power_off(command)
-                case XfrBlock():
-                    return await self._transfer(command)
+            return await self._do(command)
         except BadFieldError as error:
             return failure(command, self.status, error.offset)
         except SlotFailure as error:
@@ -324,6 +320,17 @@ class CcidSlot:
             # A fault of the card must look like one to the host, and nothing else may suffer.
             log.exception("card_fault", slot=command.slot)
             return failure(command, self.status, SlotError.HW_ERROR)
+
+    async def _do(self, command: _Slow) -> Response:
+        match command:
+            case IccPowerOn():
+                return await self._power_on(command)
+            case IccPowerOff():
+                return await self._power_off(command)
+            case XfrBlock():
+                return await self._transfer(command)
+            case Secure():
+                return await self._enter_pin(command)
 
     async def _power_on(self, command: IccPowerOn) -> Response:
         insertion = self._insertion
@@ -346,6 +353,17 @@ class CcidSlot:
         self._clock = ClockStatus.RUNNING
         data, chain = await exchange.transfer(command.data, command.level)
         return DataBlock(command.slot, command.seq, self.status, data, chain)
+
+    async def _enter_pin(self, command: Secure) -> Response:
+        if self._pin_pad is None:
+            raise SlotFailure(SlotError.CMD_NOT_SUPPORTED)
+        exchange = self._require_active()
+        if command.level:
+            # Nothing that begins a PIN entry is too long for one message.
+            raise BadFieldError(Offset.LEVEL_PARAMETER)
+        self._clock = ClockStatus.RUNNING
+        data = await self._pin_pad.carry_out(command.data, exchange)
+        return DataBlock(command.slot, command.seq, self.status, data)
 
     def _automatic_parameters(self, atr: ATR) -> ProtocolParameters:
         """What the reader sets by itself: T=1 where the card has it, as it is the better one.

@@ -6,6 +6,8 @@ Source: USB CCID Rev 1.1, 3.2 (levels of exchange) and 6.1.4 (PC_to_RDR_XfrBlock
 """
 
 from abc import ABC, abstractmethod
+from functools import reduce
+from operator import xor
 from typing import Final
 
 from ccid_protocol import pps
@@ -58,6 +60,21 @@ class Exchange(ABC):
             SlotFailure: The card does not answer.
         """
 
+    @abstractmethod
+    async def transfer_secure(self, command: bytes, prologue: bytes) -> bytes:
+        """Sends a command that a PIN was written into.
+
+        Args:
+            command: the command APDU.
+            prologue: bTeoPrologue: NAD, PCB and LEN of the T=1 block, which the TPDU level needs.
+
+        Returns:
+            abData of the answer.
+
+        Raises:
+            SlotFailure: The card does not answer.
+        """
+
 
 class ExtendedApduExchange(Exchange):
     """Short and extended APDUs, which may come and go in pieces.
@@ -98,6 +115,11 @@ class ExtendedApduExchange(Exchange):
         self._response = response[self._max_data :]
         return response[: self._max_data], ChainParameter.BEGINS
 
+    async def transfer_secure(self, command: bytes, _prologue: bytes) -> bytes:
+        """See `Exchange.transfer_secure`."""
+        data, _chain = await self.transfer(command, LevelParameter.WHOLE)
+        return data
+
     def _next_response_piece(self) -> tuple[bytes, int]:
         if not self._response:
             raise BadFieldError(Offset.LEVEL_PARAMETER)
@@ -119,6 +141,10 @@ class ShortApduExchange(Exchange):
     async def transfer(self, data: bytes, _level: int, /) -> tuple[bytes, int]:
         """See `Exchange.transfer`; the level parameter is RFU."""
         return await self._card.transmit(data), ChainParameter.WHOLE
+
+    async def transfer_secure(self, command: bytes, _prologue: bytes) -> bytes:
+        """See `Exchange.transfer_secure`."""
+        return await self._card.transmit(command)
 
 
 class TpduExchange(Exchange):
@@ -151,6 +177,14 @@ class TpduExchange(Exchange):
         if self._protocol == 0:
             return await self._t0.transmit(data), ChainParameter.WHOLE
         return await self._transfer_block(data), ChainParameter.WHOLE
+
+    async def transfer_secure(self, command: bytes, prologue: bytes) -> bytes:
+        """See `Exchange.transfer_secure`."""
+        self._may_negotiate = False
+        if self._protocol == 0:
+            return await self._t0.transmit(command)
+        block = bytes([*prologue[:2], len(command)]) + command
+        return await self._transfer_block(block + bytes([reduce(xor, block)]))
 
     def _negotiate(self, data: bytes) -> bytes:
         """Answers PPS; a card stays mute where it does not accept the request."""

@@ -69,7 +69,7 @@ class ReaderProfile:
         manufacturer: the manufacturer's name.
         product: the reader's name.
         serial: its serial number, which tells it from others in the same guest.
-        has_pin_entry: whether PINs can be entered at the reader.
+        pin_support: which PINs can be entered at the reader.
     """
 
     slots: int
@@ -79,7 +79,7 @@ class ReaderProfile:
     manufacturer: str
     product: str
     serial: str
-    has_pin_entry: bool = False
+    pin_support: PinSupport = PinSupport.NONE
 
     @property
     def max_message_length(self) -> int:
@@ -104,9 +104,7 @@ class ReaderProfile:
             mechanical=MechanicalSupport(0),
             features=_FEATURES[self.level],
             max_message_length=self.max_message_length,
-            pin_support=PinSupport.VERIFICATION | PinSupport.MODIFICATION
-            if self.has_pin_entry
-            else PinSupport.NONE,
+            pin_support=self.pin_support,
             max_busy_slots=self.slots,
         )
 

@@ -2,6 +2,7 @@
 """A slot of a reader: the card in it, and who wants to know when that changes."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -20,9 +21,11 @@ class Slot:
 
     Args:
         card: what is in it from the start.
+        name: what to call it before people.
     """
 
-    def __init__(self, card: Card | None = None) -> None:
+    def __init__(self, card: Card | None = None, name: str = "slot") -> None:
+        self.name: Final = name
         self._insertion = None if card is None else Insertion(card)
         self._unplugged = False
         self._changed = trio.Event()

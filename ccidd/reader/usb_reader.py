@@ -33,6 +33,7 @@ from ccid_protocol.usb import (
     TransferType,
 )
 from ccidd.reader.ccid_reader import CcidReader
+from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import CLOCK, DATA_RATES, Level, ReaderProfile
 from ccidd.reader.slot import Slot
 
@@ -60,13 +61,16 @@ class UsbReader:
     Args:
         slots: the slots and their cards.
         profile: what the reader says of itself.
+        pins: where PINs come from that are entered at the reader, if the profile has PIN entry.
     """
 
-    def __init__(self, slots: Sequence[Slot], profile: ReaderProfile) -> None:
+    def __init__(
+        self, slots: Sequence[Slot], profile: ReaderProfile, pins: PinSource | None = None
+    ) -> None:
         self.profile: Final = profile
         self.wake: Callable[[], None] = _ignore
         """Called when an IN endpoint may have something; the bus sets it, and it must not wait."""
-        self._reader = CcidReader(slots, profile, self._respond, self._announce)
+        self._reader = CcidReader(slots, profile, self._respond, self._announce, pins)
         self._messages = MessageReader(
             profile.max_message_length,
             extended_apdu=profile.level is Level.EXTENDED_APDU,

@@ -2,13 +2,14 @@
 """`ccidd card`: the cards that ccidd keeps in its state directory."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ccidd.card.piv.objects import guid_of
 from ccidd.card.piv.references import PinReference
 from ccidd.errors import UserError
 from ccidd.service import embedded
 from ccidd.service.cards import stored_credentials
-from ccidd.service.parser import OneLineParser, add_state_option
+from ccidd.service.parser import OneLineParser, add_state_option, state_directory
 from ccidd.service.state import State, StoredCard
 
 
@@ -24,25 +25,50 @@ def run(arguments: Sequence[str]) -> None:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for name, help_text in (
-        ("show", "show its PIN, PUK, keys and certificates"),
-        ("unblock", "give its PIN all tries back"),
-    ):
-        command = commands.add_parser(name, help=help_text, allow_abbrev=False)
+    show = commands.add_parser("show", help="show its PIN, PUK, keys and certificates")
+    unblock = commands.add_parser("unblock", help="give a card's PIN all tries back")
+    unblock.add_argument(
+        "guid", metavar="GUID", nargs="?", help="another card, as the log names it (card_opened)"
+    )
+    for command in (show, unblock):
         add_state_option(command)
     options = parser.parse_args(arguments)
-    with State(options.state_dir) as state:
-        stored = state.load_card(embedded.NAME)
-        if stored is None:
-            raise UserError(
-                f"there is no embedded card in {options.state_dir} yet;"
-                " it is made when ccidd first serves without --card"
-            )
+    directory = state_directory(options)
+    if not State.exists(directory):
+        raise _no_card(directory)
+    with State(directory) as state:
         if options.command == "unblock":
-            state.restore_tries(guid(stored), PinReference.APPLICATION_PIN)
-        tries = state.tries_left(guid(stored), PinReference.APPLICATION_PIN)
+            _unblock(state, options.guid, directory)
+        else:
+            _show(state, directory)
+
+
+def _show(state: State, directory: Path) -> None:
+    stored = _embedded_card(state, directory)
+    tries = state.tries_left(guid(stored), PinReference.APPLICATION_PIN)
     print(describe(stored))  # noqa: T201 (this is what it is for)
     print(f"tries {tries}")  # noqa: T201
+
+
+def _unblock(state: State, chosen: str | None, directory: Path) -> None:
+    card = guid(_embedded_card(state, directory)) if chosen is None else chosen.lower()
+    state.restore_tries(card, PinReference.APPLICATION_PIN)
+    tries = state.tries_left(card, PinReference.APPLICATION_PIN)
+    print(f"card  {card}\ntries {tries}")  # noqa: T201
+
+
+def _embedded_card(state: State, directory: Path) -> StoredCard:
+    stored = state.load_card(embedded.NAME)
+    if stored is None:
+        raise _no_card(directory)
+    return stored
+
+
+def _no_card(directory: Path) -> UserError:
+    return UserError(
+        f"there is no embedded card in {directory} yet;"
+        " it is made when ccidd first serves without --card"
+    )
 
 
 def guid(stored: StoredCard) -> str:

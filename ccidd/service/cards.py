@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from ccidd.card.card import Card
 from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.objects import guid_of
@@ -15,6 +17,8 @@ from ccidd.keys.files import load_credentials, parse_pem, read_secret
 from ccidd.keys.key import Credential
 from ccidd.service.options import CardOptions
 from ccidd.service.state import State, StoredCard, StoredPin
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _PIN: Final = re.compile(rb"[0-9]{6,8}")
 _PIN_SIZE: Final = 8
@@ -37,6 +41,10 @@ def card_from_options(options: CardOptions, state: State) -> Card:
         raise UserError(
             f"--card={options.type}: {len(credentials)} keys, but a card has {len(KeyReference)}"
         )
+    if len({credential.key.subject_public_key_info() for credential in credentials}) < len(
+        credentials
+    ):
+        raise UserError(f"--card={options.type}: the same key is there twice")
     pin_file = options.values["pin-file"][0]
     pin = read_secret(Path(pin_file))
     if not _PIN.fullmatch(pin):
@@ -59,6 +67,7 @@ def stored_credentials(stored: StoredCard) -> dict[KeyReference, Credential]:
 
 def _piv_card(credentials: Mapping[KeyReference, Credential], pin: bytes, state: State) -> Card:
     guid = str(guid_of(credentials.values()))
+    log.info("card_opened", guid=guid)
     # SP 800-73-4, part 2, 2.4.3: a PIN on the wire is filled up with FF.
     padded = pin.ljust(_PIN_SIZE, b"\xff")
     return piv_card(credentials, StoredPin(state, guid, PinReference.APPLICATION_PIN, padded))

@@ -8,22 +8,25 @@ foreground, the options for sockets and capabilities, exit status 2 for wrong op
 import argparse
 import json
 import os
+import sqlite3
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
+import structlog
 import trio
 
 from ccidd import __version__
 from ccidd.card.card import Card
 from ccidd.errors import UserError
-from ccidd.reader.profile import ReaderProfile
+from ccidd.reader.profile import Level, ReaderProfile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.service import cardcommand, embedded
 from ccidd.service.cards import card_from_options, card_from_state
-from ccidd.service.daemon import serve, serve_reader
+from ccidd.service.daemon import serve, serve_line, serve_reader
 from ccidd.service.log import LEVELS, configure_log
 from ccidd.service.options import (
     CARD_TYPES,
@@ -33,19 +36,24 @@ from ccidd.service.options import (
     parse_reader,
     reader_help,
 )
-from ccidd.service.parser import OneLineParser, add_state_option
-from ccidd.service.readers import reader_profile
+from ccidd.service.parser import OneLineParser, add_state_option, path, state_directory
+from ccidd.service.readers import pin_source, reader_profile, with_pin_entry
 from ccidd.service.state import State
 from ccidd.transport.endpoint import Connector, Endpoint, adopt, listen, take_systemd_fd
+from ccidd.transport.serial import PseudoTerminal, serial_model
 
-_TRANSPORTS: Final = ("vscard", "usbredir")
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_TRANSPORTS: Final = ("vscard", "usbredir", "serial")
 
 _EPILOG: Final = """\
 One of --socket-path, --fd, --connect, or a socket from systemd is needed. With QEMU:
 
   ccidd --socket-path=/run/user/1000/card.sock
-  qemu-system-x86_64 … -chardev socket,id=card,path=/run/user/1000/card.sock \\
+  qemu-system-x86_64 ... -chardev socket,id=card,path=/run/user/1000/card.sock \\
       -device usb-ccid -device ccid-card-passthru,chardev=card
+
+With reconnect=1 behind the path QEMU comes back after ccidd was restarted.
 
 `ccidd card --help` tells about the cards that ccidd keeps itself.
 """
@@ -54,8 +62,9 @@ One of --socket-path, --fd, --connect, or a socket from systemd is needed. With 
 def main() -> None:
     """The program `ccidd`."""
     arguments = sys.argv[1:]
+    _open_standard_streams()
     # QEMU's conventions: whatever else is given is ignored.
-    if "--print-capabilities" in arguments:
+    if any(argument.startswith("--print-capabilities") for argument in arguments):
         print(json.dumps(capabilities()))  # noqa: T201 (this is what it is for)
         return
     try:
@@ -65,8 +74,17 @@ def main() -> None:
             _run(arguments)
     except UserError as error:
         sys.exit(f"ccidd: {error}")
+    except sqlite3.Error as error:
+        sys.exit(f"ccidd: cannot use the state: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _open_standard_streams() -> None:
+    """Sees to it that no socket or file of ours becomes standard input, output or error."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _parser() -> OneLineParser:
@@ -85,7 +103,7 @@ def _parser() -> OneLineParser:
     )
     sockets = parser.add_mutually_exclusive_group()
     sockets.add_argument(
-        "--socket-path", metavar="PATH", type=Path, help="listen on a new Unix socket"
+        "--socket-path", metavar="PATH", type=path, help="listen on a new Unix socket"
     )
     sockets.add_argument(
         "--fd", metavar="N", type=int, help="serve an inherited socket, listening or connected"
@@ -100,16 +118,17 @@ def _parser() -> OneLineParser:
         choices=_TRANSPORTS,
         default="vscard",
         help="what QEMU speaks on the socket: vscard (usb-ccid with ccid-card-passthru; the"
-        " default) or usbredir (usb-redir)",
+        " default) or usbredir (usb-redir); or serial: no QEMU, but a pseudo-terminal for this"
+        " host's pcscd, with a link to it at --socket-path",
     )
     parser.add_argument(
         "--reader",
-        metavar="OPTION=VALUE,…",
-        help="what the reader is like, over usbredir; --reader=help explains",
+        metavar="OPTION=VALUE,...",
+        help="what the reader is like, over usbredir and serial; --reader=help explains",
     )
     parser.add_argument(
         "--card",
-        metavar="TYPE,OPTION=VALUE,…",
+        metavar="TYPE,OPTION=VALUE,...",
         action="append",
         default=[],
         help="the card in the next slot (default: an embedded PIV card); --card=help explains",
@@ -135,27 +154,43 @@ def _run(arguments: Sequence[str]) -> None:
         systemd_fd = take_systemd_fd(os.environ)
         _check_sockets(options, systemd_fd)
         card_options = [parse_card(text) for text in options.card]
-        connector = Connector(options.connect) if options.connect else None
-        profile = _reader_profile(options)
+        connector = None if options.connect is None else Connector(options.connect)
+        reader_options = parse_reader(options.reader) if options.reader else {}
+        profile = _reader_profile(options, reader_options)
     except UserError as error:
         parser.error(str(error))
     configure_log(options.log_level)
-    with State(options.state_dir) as state:
+    with State(state_directory(options)) as state:
         cards = _open_cards(card_options, state)
-        slots = [Slot(card) for card in cards]
-        slots += [Slot() for _ in range(profile.slots - len(cards))]
-        device = UsbReader(slots, profile) if options.transport == "usbredir" else None
-        endpoint = connector or _open_socket(options, systemd_fd)
+        pins = pin_source(reader_options)
+        slots = [
+            Slot(card, f"slot {index}")
+            for index, card in enumerate([*cards, *[None] * (profile.slots - len(cards))])
+        ]
+        profile = with_pin_entry(profile, pins)
+        if options.transport == "serial":
+            trio.run(serve_line, PseudoTerminal(options.socket_path), slots, profile, pins)
+            return
+        device = UsbReader(slots, profile, pins) if options.transport == "usbredir" else None
+        open_endpoint = partial(_open_endpoint, options, connector, systemd_fd)
         if device is None:
-            trio.run(serve, endpoint, slots[0])
+            served = trio.run(serve, open_endpoint, slots[0])
         else:
-            trio.run(serve_reader, endpoint, slots, device)
+            served = trio.run(serve_reader, open_endpoint, slots, device)
+    if not served:
+        sys.exit(1)
 
 
-def _reader_profile(options: argparse.Namespace) -> ReaderProfile:
-    given = parse_reader(options.reader) if options.reader else {}
+def _reader_profile(options: argparse.Namespace, given: Mapping[str, str]) -> ReaderProfile:
     where = options.socket_path or options.connect or f"fd {options.fd}"
-    return reader_profile(given, cards=max(1, len(options.card)), place=f"{where}")
+    if options.transport == "serial":
+        if given.get("level", Level.TPDU.value) != Level.TPDU.value:
+            raise UserError("--transport=serial exchanges TPDUs alone; leave out --reader=level=…")
+        given = {**given, "level": Level.TPDU.value}
+    profile = reader_profile(given, cards=max(1, len(options.card)), place=f"{where}")
+    if options.transport == "serial":
+        return replace(profile, slots=serial_model(profile.slots).slots)
+    return profile
 
 
 def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
@@ -169,6 +204,8 @@ def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
         )
         if value is not None
     ]
+    if options.transport == "serial" and options.socket_path is None:
+        raise UserError("--transport=serial needs --socket-path=LINK, and no other socket")
     if systemd_fd is None and not given:
         raise UserError("one of --socket-path, --fd or --connect is needed")
     if systemd_fd is not None and given:
@@ -179,13 +216,24 @@ def _open_cards(card_options: Sequence[CardOptions], state: State) -> list[Card]
     if card_options:
         return [card_from_options(options, state) for options in card_options]
     stored, is_new = embedded.load_or_make(state)
-    # What is in the journal stays there and is read by others: JOURNAL_STREAM, systemd.exec(5).
-    if is_new and "JOURNAL_STREAM" not in os.environ:
+    if is_new and not _stdout_is_journal():
         print(cardcommand.describe(stored), flush=True)  # noqa: T201 (not for the log)
+    elif is_new:
+        log.info("card_made", hint="`ccidd card show` tells its PIN")
     return [card_from_state(stored, state)]
 
 
-def _open_socket(options: argparse.Namespace, systemd_fd: int | None) -> Endpoint:
+def _stdout_is_journal() -> bool:
+    """Whether what is printed would stay in the journal, for others to read (systemd.exec(5))."""
+    status = os.fstat(sys.stdout.fileno())
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _open_endpoint(
+    options: argparse.Namespace, connector: Connector | None, systemd_fd: int | None
+) -> Endpoint:
+    if connector is not None:
+        return connector
     if options.socket_path is not None:
         return listen(options.socket_path)
     return adopt(options.fd if systemd_fd is None else systemd_fd)

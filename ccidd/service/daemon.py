@@ -1,82 +1,131 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serves a reader at an endpoint until a signal ends it.
 
-Files, keys and sockets are opened before this, so that what is wrong with them is told at once.
-Here signals are caught, connections are accepted, and "ready" is logged, in this order. At the end
+Files and keys are opened before this, so that what is wrong with them is told at once. Here signals
+are caught, the socket is opened, and "ready" is logged, in this order. At the end
 the reader is unplugged, which answers what is in flight and takes the cards away from the guest;
 only then are connections closed.
 """
 
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 import trio
 
+from ccidd.reader.pinentry.source import PinSource
+from ccidd.reader.profile import ReaderProfile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.transport.endpoint import Endpoint, Handler
+from ccidd.transport.serial import PseudoTerminal, serve_serial
 from ccidd.transport.usbredir import serve_usbredir
 from ccidd.transport.vscard import serve_vscard
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
+OpenEndpoint: TypeAlias = Callable[[], Endpoint]
+
 STOP_TIMEOUT: Final = 3.0
 """Seconds that a connection has to end when the process is told to stop."""
 
 
-async def serve(endpoint: Endpoint, slot: Slot) -> None:
+async def serve(open_endpoint: OpenEndpoint, slot: Slot) -> bool:
     """Serves one slot over `vscard` until SIGTERM or SIGINT, or until no connection can come.
 
     Args:
-        endpoint: where connections come from; it is closed in the end.
+        open_endpoint: opens what connections come from; signals are caught before.
         slot: the slot with the card for the guest.
+
+    Returns:
+        False if no connection can come any more, and none spoke the right protocol.
+
+    Raises:
+        UserError: The endpoint cannot be opened.
     """
-    await _Daemon(endpoint, [slot], partial(serve_vscard, slot=slot)).run()
+    return await _Daemon([slot], partial(serve_vscard, slot=slot)).run(open_endpoint)
 
 
-async def serve_reader(endpoint: Endpoint, slots: Sequence[Slot], device: UsbReader) -> None:
+async def serve_reader(
+    open_endpoint: OpenEndpoint, slots: Sequence[Slot], device: UsbReader
+) -> bool:
     """Serves a whole reader over `usbredir`, as `serve` does.
 
     Args:
-        endpoint: where connections come from; it is closed in the end.
+        open_endpoint: opens what connections come from.
         slots: the reader's slots.
         device: the reader.
     """
     handler = partial(serve_usbredir, device=device, slots=slots)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(device.run)
-        await _Daemon(endpoint, slots, handler).run()
-        nursery.cancel_scope.cancel()
+    return await _Daemon(slots, handler, device.run).run(open_endpoint)
+
+
+async def serve_line(
+    line: PseudoTerminal, slots: Sequence[Slot], profile: ReaderProfile, pins: PinSource | None
+) -> None:
+    """Serves a whole reader over `serial` until SIGTERM or SIGINT.
+
+    Args:
+        line: the pseudo-terminal; it is closed in the end.
+        slots: the reader's slots.
+        profile: what the reader is like.
+        pins: where PINs come from that are entered at the reader, if there is such a place.
+    """
+    try:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_serial, line, slots, profile, pins)
+                log.info("ready")
+                await _wait_for_signal(signals)
+                nursery.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT
+                for slot in slots:
+                    slot.unplug()
+    finally:
+        line.close()
+        log.info("stopped")
 
 
 class _Daemon:
-    def __init__(self, endpoint: Endpoint, slots: Sequence[Slot], handler: Handler) -> None:
-        self._endpoint = endpoint
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        handler: Handler,
+        background: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._slots = slots
         self._handler = handler
+        self._background = background
         self._connection = trio.Lock()
         self._stopping = False
+        self._served = False
 
-    async def run(self) -> None:
-        try:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    async def run(self, open_endpoint: OpenEndpoint) -> bool:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            endpoint = open_endpoint()
+            try:
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(self._accept, nursery.cancel_scope)
+                    if self._background is not None:
+                        nursery.start_soon(self._background)
+                    await nursery.start(self._accept, endpoint, nursery.cancel_scope)
                     log.info("ready")
                     await _wait_for_signal(signals)
                     await self._stop()
                     nursery.cancel_scope.cancel()
-        finally:
-            self._endpoint.close()
-            log.info("stopped")
+            finally:
+                endpoint.close()
+                log.info("stopped")
+        return self._stopping or self._served
 
     async def _accept(
-        self, daemon: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+        self,
+        endpoint: Endpoint,
+        daemon: trio.CancelScope,
+        *,
+        task_status: trio.TaskStatus[None],
     ) -> None:
-        await self._endpoint.run(self._handle, task_status=task_status)
+        await endpoint.run(self._handle, task_status=task_status)
         daemon.cancel()
 
     async def _handle(self, stream: trio.SocketStream) -> bool:
@@ -85,11 +134,13 @@ class _Daemon:
                 return False
             log.info("connection_opened")
             try:
-                return await self._handler(stream)
+                served = await self._handler(stream)
             except Exception:
                 # A fault of ours ends this connection; the next one may fare better.
                 log.exception("connection_fault")
                 return False
+            self._served = self._served or served
+            return served
 
     async def _stop(self) -> None:
         self._stopping = True

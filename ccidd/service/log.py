@@ -5,7 +5,6 @@ import contextlib
 import io
 import logging
 import os
-import sys
 from typing import Final
 
 import structlog
@@ -34,7 +33,7 @@ def configure_log(level: str) -> None:
     Args:
         level: one of `LEVELS`; events below it are left out.
     """
-    terminal = sys.stderr.isatty()
+    terminal = os.isatty(_STDERR)
     renderer = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if terminal

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The values of `--card` and `--reader`: OPTION=VALUE,… in the style of QEMU's options.
+"""The values of `--card` and `--reader`: OPTION=VALUE,... in the style of QEMU's options.
 
 A comma in a value is written twice.
 """
@@ -60,6 +60,12 @@ READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "serial": OptionHelp("TEXT", "the serial number; default: one that stays with the socket"),
     "manufacturer": OptionHelp("TEXT", "the manufacturer's name"),
     "product": OptionHelp("TEXT", "the reader's name"),
+    "pin-entry": OptionHelp(
+        "PROGRAM", "a pinentry of this host asks for PINs, which the guest then never sees"
+    ),
+    "pin-file": OptionHelp(
+        "FILE", "instead: the PIN is in the file's first line, or in a credential of systemd's"
+    ),
 }
 
 
@@ -115,7 +121,7 @@ def _parse(
         if name not in known:
             raise UserError(f"{where}: there is no option {name!r}; {help_option}=help lists them")
         if not equals or not value:
-            raise UserError(f"{where}: the option {name} needs a value: {name}=…")
+            raise UserError(f"{where}: the option {name} needs a value: {name}=...")
         if name in values and not known[name].repeatable:
             raise UserError(f"{where}: the option {name} is given twice")
         values[name] = (*values.get(name, ()), value)
@@ -133,7 +139,7 @@ def _split(text: str) -> list[str]:
 
 def card_help() -> str:
     """What `--card=help` prints."""
-    lines = ["--card=TYPE,OPTION=VALUE,…   (a comma in a value is written twice)", ""]
+    lines = ["--card=TYPE,OPTION=VALUE,...   (a comma in a value is written twice)", ""]
     for name, (description, options) in CARD_TYPES.items():
         lines.append(f"{name}: {description}")
         lines += _describe(options)
@@ -147,7 +153,7 @@ def card_help() -> str:
 
 def reader_help() -> str:
     """What `--reader=help` prints."""
-    title = "--reader=OPTION=VALUE,…   (a comma in a value is written twice)"
+    title = "--reader=OPTION=VALUE,...   (a comma in a value is written twice)"
     return "\n".join([title, "", *_describe(READER_OPTIONS)])
 
 

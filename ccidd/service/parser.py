@@ -24,7 +24,24 @@ def add_state_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state-dir",
         metavar="DIR",
-        type=Path,
-        default=default_directory(os.environ),
-        help="where ccidd keeps retry counters and its own cards (default: %(default)s)",
+        type=path,
+        help="where ccidd keeps retry counters and its own cards (default: $STATE_DIRECTORY, else"
+        " $XDG_STATE_HOME/ccidd, else ~/.local/state/ccidd)",
     )
+
+
+def state_directory(options: argparse.Namespace) -> Path:
+    """Gives the state directory, chosen by `--state-dir` or not.
+
+    Raises:
+        UserError: It is not chosen, and there is no home directory.
+    """
+    chosen: Path | None = options.state_dir
+    return default_directory(os.environ) if chosen is None else chosen
+
+
+def path(text: str) -> Path:
+    """Reads an option's path, for argparse."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is needed")
+    return Path(text)

@@ -8,7 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from ccid_protocol.ccid import PinSupport
 from ccidd.errors import UserError
+from ccidd.reader.pinentry.credential import CredentialPin
+from ccidd.reader.pinentry.program import PinentryProgram
+from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import MAX_SLOTS, Level, ReaderProfile, default_profile
 
 _USB_ID: Final = re.compile(r"([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})")
@@ -41,6 +45,33 @@ def reader_profile(options: Mapping[str, str], *, cards: int, place: str) -> Rea
         product=_text("product", options, profile.product),
         serial=_text("serial", options, profile.serial),
     )
+
+
+def pin_source(options: Mapping[str, str]) -> PinSource | None:
+    """Gives the place where PINs come from that are entered at the reader, if one is chosen.
+
+    Raises:
+        UserError: There is no such program, the file holds no PIN, or both are given.
+    """
+    match options.get("pin-entry"), options.get("pin-file"):
+        case None, None:
+            return None
+        case str(program), None:
+            return PinentryProgram(program)
+        case None, str(name):
+            return CredentialPin(name)
+        case _:
+            raise UserError("--reader: pin-entry and pin-file exclude each other")
+
+
+def with_pin_entry(profile: ReaderProfile, pins: PinSource | None) -> ReaderProfile:
+    """Gives the profile of a reader that says what its source of PINs can do."""
+    if pins is None:
+        return profile
+    support = PinSupport.VERIFICATION
+    if pins.can_modify:
+        support |= PinSupport.MODIFICATION
+    return replace(profile, pin_support=support)
 
 
 def _slots(text: str | None, cards: int) -> int:

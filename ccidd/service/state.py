@@ -91,7 +91,7 @@ def _make_private_file(path: Path) -> None:
 
 
 class State:
-    """The open database. Its methods block; `PinTries` calls them from worker threads.
+    """The open database. Its methods block; `StoredPin` calls them from worker threads.
 
     Args:
         directory: the state directory, which is made (for this user alone) if it is not there.
@@ -117,6 +117,11 @@ class State:
             raise UserError(f"cannot use the state in {path}: {error}") from error
         # One thread at a time: SQLite would make others wait anyway.
         self._limiter = trio.CapacityLimiter(1)
+
+    @staticmethod
+    def exists(directory: Path) -> bool:
+        """Whether a directory holds a state already."""
+        return (directory / _FILE_NAME).exists()
 
     def __enter__(self) -> Self:
         return self
@@ -235,9 +240,17 @@ class StoredPin(PinMemory):
 
 
 def default_directory(environ: Mapping[str, str]) -> Path:
-    """Gives the state directory of a service (systemd.exec(5), $STATE_DIRECTORY) or of the user."""
+    """Gives the state directory of a service (systemd.exec(5), $STATE_DIRECTORY) or of the user.
+
+    Raises:
+        UserError: Neither is known.
+    """
     if directories := environ.get("STATE_DIRECTORY"):
         return Path(directories.split(":")[0])
-    if base := environ.get("XDG_STATE_HOME"):
+    # The XDG Base Directory Specification has relative paths ignored.
+    if (base := environ.get("XDG_STATE_HOME", "")).startswith("/"):
         return Path(base) / "ccidd"
-    return Path.home() / ".local/state/ccidd"
+    try:
+        return Path.home() / ".local/state/ccidd"
+    except RuntimeError as error:
+        raise UserError("there is no home directory for the state; give --state-dir") from error

@@ -142,12 +142,16 @@ class Connector(Endpoint):
     def __init__(self, target: str) -> None:
         self._target = target
         self._tcp: tuple[str, int] | None = None
-        if "/" in target or ":" not in target:
+        if target and ("/" in target or ":" not in target):
             return
         match = _HOST_AND_PORT.fullmatch(target)
         if match is None or not 0 < int(match["port"]) < 1 << 16:
             raise UserError(f"--connect={target} is neither a path nor HOST:PORT")
         self._tcp = match["v6"] or match["host"], int(match["port"])
+        try:
+            self._tcp[0].encode("idna")
+        except UnicodeError as error:
+            raise UserError(f"--connect={target} has no host name before its port") from error
 
     async def run(
         self,
@@ -248,6 +252,8 @@ def adopt(fd: int) -> Endpoint:
         adopted = socket.socket(fileno=fd)
     except OSError as error:
         raise UserError(f"file descriptor {fd} cannot be served: {error.strerror}") from error
+    except OverflowError as error:
+        raise UserError(f"file descriptor {fd} cannot be served: there is no such one") from error
     if adopted.type != socket.SOCK_STREAM:
         adopted.detach()
         raise UserError(f"file descriptor {fd} cannot be served: it is no stream socket")

@@ -29,6 +29,9 @@ INIT_TIMEOUT: Final = 10.0
 REMOVAL_TIMEOUT: Final = 1.0
 """Seconds that a command may still take when its card is to be removed."""
 
+GOODBYE_TIMEOUT: Final = 2.0
+"""Seconds that QEMU has to see card and reader go, commands in flight included."""
+
 QUIET_TIME: Final = 0.1
 """Seconds without a command after which a guest is taken to be at rest."""
 
@@ -93,9 +96,17 @@ class _Session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, nursery.cancel_scope)
             nursery.start_soon(self._answer_commands)
-            await self._greet()
-            await self._follow_slot()
+            nursery.start_soon(self._limit_goodbye, nursery.cancel_scope)
+            if await self._greet():
+                await self._follow_slot()
             nursery.cancel_scope.cancel()
+
+    async def _limit_goodbye(self, session: trio.CancelScope) -> None:
+        await self._slot.wait_until_unplugged()
+        self._announce_progress()
+        await trio.sleep(GOODBYE_TIMEOUT)
+        log.warning("peer_does_not_answer")
+        session.cancel()
 
     # Reading: it never waits for anything but the peer, who may stop a whole virtual machine until
     # what it sent is read.
@@ -105,6 +116,8 @@ class _Session:
             self._connection.receive_data(bytes(await self._stream.receive_some(_RECEIVE_SIZE)))
             while not isinstance(event := self._connection.next_event(), NeedData):
                 if isinstance(event, ConnectionClosed):
+                    with trio.move_on_after(REMOVAL_TIMEOUT):
+                        await self._until(lambda: not self._connection.pending_apdus)
                     session.cancel()
                     return
                 self._take(event)
@@ -135,25 +148,30 @@ class _Session:
             with trio.CancelScope() as self._working:
                 if self._card is not None:
                     response = await self._card.transmit(message.data)
+            await self._until(lambda: self.is_open)
             await self._send(vscard.APDU(response, self._reader_id))
             self._announce_progress()
 
     # Following the slot.
 
-    async def _greet(self) -> None:
+    async def _greet(self) -> bool:
+        """Plugs the reader in; False if it was unplugged before QEMU had said a word."""
         await self._send(vscard.Init())
         with trio.move_on_after(INIT_TIMEOUT) as waiting:
-            await self._until(lambda: self._connection.is_open)
+            await self._until(lambda: self.is_open or self._slot.unplugged)
         if waiting.cancelled_caught:
             raise RemoteProtocolError(
-                f"no answer to Init in {INIT_TIMEOUT:.0f} s; if the peer is a QEMU whose last"
-                " client died in the middle of a message, QMP's chardev-send-break mends it"
+                f"no answer to Init in {INIT_TIMEOUT:.0f} s; a QEMU serves one client at a time,"
+                " and one whose last client died within a message needs QMP's chardev-send-break"
             )
+        if not self.is_open:
+            return False
         await self._end_command_left_behind()
         await self._notify(vscard.ReaderRemove())
         self._reader_id = (await self._notify(vscard.ReaderAdd(_READER_NAME))).reader_id
         log.info("reader_added")
         await trio.sleep(SWAP_DELAY)
+        return True
 
     async def _end_command_left_behind(self) -> None:
         """Frees a guest that waits since an earlier ccidd was killed at work."""
@@ -188,8 +206,9 @@ class _Session:
         self._card = ShortResponses(
             card, longest=vscard.MAX_RESPONSE, forbidden={vscard.UNSAFE_RESPONSE_LENGTH}
         )
-        await self._notify(vscard.ATR(atr, self._reader_id))
-        log.info("card_inserted", atr=atr.hex())
+        answer = await self._notify(vscard.ATR(atr, self._reader_id))
+        if answer.code == vscard.ErrorCode.SUCCESS:
+            log.info("card_inserted", atr=atr.hex())
 
     async def _remove(self) -> None:
         with trio.move_on_after(REMOVAL_TIMEOUT):

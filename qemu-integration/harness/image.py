@@ -29,6 +29,7 @@ _PACKAGES = (
     "pcscd",
     "python3",  # the agent
     "python3-pyscard",  # APDUs as they are, without a card driver
+    "python3-usb",  # USB requests as they are, without a CCID driver
     "udev",  # pcscd's hotplug
 )
 _KERNEL_PARTS = (

@@ -59,8 +59,11 @@ class OpenSC:
         verify = ["--verify-pin", "--auth-id", "01", "--pin", pin]
         return await self._guest.run("pkcs15-tool", *verify, check=check)
 
-    async def sign(self, key: str, mechanism: str, data: bytes, pin: str) -> bytes:
-        """Sign data with a key of the card, hashed as the mechanism's name says."""
+    async def sign(self, key: str, mechanism: str, data: bytes, pin: str | None = None) -> bytes:
+        """Sign data with a key of the card, hashed as the mechanism's name says.
+
+        Without a PIN, the reader has to ask for it.
+        """
         return await self._use("--sign", key, mechanism, data, pin)
 
     async def decrypt(self, key: str, mechanism: str, data: bytes, pin: str) -> bytes:
@@ -71,9 +74,12 @@ class OpenSC:
         """Have pkcs11-tool try all that it knows on the card, and return what it says."""
         return (await self._guest.run("pkcs11-tool", "--test", "--login", "--pin", pin)).text
 
-    async def _use(self, what: str, key: str, mechanism: str, data: bytes, pin: str) -> bytes:
+    async def _use(
+        self, what: str, key: str, mechanism: str, data: bytes, pin: str | None
+    ) -> bytes:
         await self._guest.write_file(_INPUT, data)
-        arguments = [what, "--id", key, "--mechanism", mechanism, "--login", "--pin", pin]
+        arguments = [what, "--id", key, "--mechanism", mechanism, "--login"]
+        arguments += ["--pin", pin] if pin is not None else []
         if mechanism.startswith("ECDSA"):
             arguments += ["--signature-format", "openssl"]
         files = ["--input-file", _INPUT, "--output-file", _OUTPUT]

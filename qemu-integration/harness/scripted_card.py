@@ -9,6 +9,7 @@ It takes ccidd's options for the socket and its state, and stands in its place i
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path, help="not used: the card remembers nothing")
     options = parser.parse_args()
     configure_log("info")
-    trio.run(serve, listen(options.socket_path), Slot(ScriptedCard()))
+    trio.run(serve, partial(listen, options.socket_path), Slot(ScriptedCard()))
 
 
 if __name__ == "__main__":

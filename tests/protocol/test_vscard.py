@@ -128,13 +128,25 @@ def test_a_host_that_breaks_the_protocol_is_refused(wire: str) -> None:
 def test_a_host_that_does_not_begin_with_init_is_refused() -> None:
     connection = Connection(Role.CLIENT)
     connection.send(Init())
-    connection.receive_data(vscard.encode(APDU(b"\0\0\0\0")))
+    connection.receive_data(vscard.encode(Flush()))
     with pytest.raises(RemoteProtocolError, match="before Init"):
         connection.next_event()
 
 
-def test_the_error_text_never_holds_the_data() -> None:
+def test_a_command_may_come_before_init_and_is_answered_after_it() -> None:
     connection = Connection(Role.CLIENT)
+    connection.send(Init())
+    connection.receive_data(vscard.encode(APDU(b"\0\0\0\0")))
+    assert connection.next_event() == APDU(b"\0\0\0\0")
+    with pytest.raises(LocalProtocolError, match="before both Inits"):
+        connection.send(APDU(b"\x6f\0"))
+    connection.receive_data(QEMU_INIT)
+    assert connection.next_event() == Init()
+    connection.send(APDU(b"\x6f\0"))
+
+
+def test_the_error_text_never_holds_the_data() -> None:
+    connection = Connection(Role.HOST)
     connection.receive_data(vscard.encode(APDU(b"123456")))
     with pytest.raises(RemoteProtocolError) as caught:
         connection.next_event()

@@ -22,7 +22,6 @@ from ccidd.card.piv.references import (
     MANAGEMENT_KEY,
     PIX,
     RID,
-    TRUNCATED_AID,
     KeyReference,
     PinPolicy,
     PinReference,
@@ -63,8 +62,11 @@ class PivApplication(Application):
         self._pin_is_fresh = False
 
     def is_selected_by(self, aid: bytes) -> bool:
-        """See `Application.is_selected_by`: the full identifier, or without its version."""
-        return aid in {AID, TRUNCATED_AID}
+        """See `Application.is_selected_by`: the full identifier, or its beginning.
+
+        Hosts leave the version away, and some all but the RID.
+        """
+        return len(aid) >= len(RID) and AID.startswith(aid)
 
     def select(self) -> bytes:
         """See `Application.select`: the application property template (part 2, table 3).
@@ -107,7 +109,7 @@ class PivApplication(Application):
         if not tag_list:
             raise CardError(StatusWord.INCORRECT_DATA)
         content = self._objects.get(int.from_bytes(tag_list))
-        if content is None:
+        if content is None or not tag_list[0]:
             raise CardError(StatusWord.NOT_FOUND)
         return content
 
@@ -140,7 +142,7 @@ class PivApplication(Application):
         if command.p2 == MANAGEMENT_KEY:
             return _challenge_for_administrator(command)
         credential = self._credential(command.p1, command.p2)
-        self._check_pin(KeyReference(command.p2))
+        self._use_pin(KeyReference(command.p2))
         template = _decode_template(command.data).get(_TEMPLATE)
         if template is None:
             raise CardError(StatusWord.INCORRECT_DATA)
@@ -154,13 +156,16 @@ class PivApplication(Application):
         return tlv.encode(_TEMPLATE, tlv.encode(_RESPONSE, result))
 
     def _credential(self, algorithm_identifier: int, key_reference: int) -> Credential:
-        for reference, credential in self._credentials.items():
-            identifier = ALGORITHM_IDENTIFIERS[credential.key.algorithm]
-            if (reference, identifier) == (key_reference, algorithm_identifier):
-                return credential
-        raise CardError(StatusWord.INCORRECT_P1_P2)
+        by_number = {int(reference): c for reference, c in self._credentials.items()}
+        credential = by_number.get(key_reference)
+        if (
+            credential is None
+            or ALGORITHM_IDENTIFIERS[credential.key.algorithm] != algorithm_identifier
+        ):
+            raise CardError(StatusWord.INCORRECT_P1_P2)
+        return credential
 
-    def _check_pin(self, reference: KeyReference) -> None:
+    def _use_pin(self, reference: KeyReference) -> None:
         """Holds the key's security condition against the PIN's state, which its use then ages."""
         fresh, self._pin_is_fresh = self._pin_is_fresh, False
         satisfied = {

@@ -18,8 +18,6 @@ PIX: Final = bytes.fromhex("000010000100")
 """The application's identifier extension, with version 1.0 in its last two bytes."""
 
 AID: Final = RID + PIX
-TRUNCATED_AID: Final = AID[:-2]
-"""Without the version: the form in which hosts select it."""
 
 
 class PinReference(enum.IntEnum):

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from ccidd.card.application import CardError
 from ccidd.card.pin import Pin, PinMemory
@@ -60,6 +61,14 @@ async def test_a_wrong_try_ends_what_was_verified(memory: PinMemory) -> None:
     await sw_of(pin, WRONG)
     with pytest.raises(CardError, match="63C2"):
         await pin.check_status()
+
+
+async def test_a_host_that_goes_away_costs_the_right_pin_no_try(memory: PinMemory) -> None:
+    pin = Pin(memory)
+    with trio.CancelScope() as host:
+        host.cancel()
+        await pin.verify(RIGHT)
+    assert await memory.tries_left() == 3
 
 
 async def test_the_try_is_spent_before_the_pin_is_compared(memory: PinMemory) -> None:

@@ -83,7 +83,7 @@ async def get_object(card: EmulatedCard, tag: int) -> bytes:
 # SELECT
 
 
-@pytest.mark.parametrize("aid", ["A000000308000010000100", "A00000030800001000"])
+@pytest.mark.parametrize("aid", ["A000000308000010000100", "A00000030800001000", "A000000308"])
 async def test_select_by_full_and_truncated_identifier(aid: str) -> None:
     card = piv_card(ALL_KEYS, VolatilePin(PIN))
     response = await send(card, CommandAPDU(0, 0xA4, 4, 0, bytes.fromhex(aid), 256))
@@ -99,7 +99,8 @@ async def test_select_by_full_and_truncated_identifier(aid: str) -> None:
 @pytest.mark.parametrize(
     "aid",
     [
-        pytest.param("A000000308", id="RID alone"),
+        pytest.param("A0000003", id="less than the RID"),
+        pytest.param("A00000030800001000010000", id="longer"),
         pytest.param("A000000308000020000100", id="another application of NIST"),
         pytest.param("A0000003974349445F0100", id="Microsoft plug and play"),
         pytest.param("A00000039742544659", id="GIDS"),
@@ -221,6 +222,7 @@ async def test_a_certificate_too_large_for_its_container_is_compressed() -> None
         pytest.param("00CB3FFF055C035FC10300", 0x6A82, id="fingerprints: none"),
         pytest.param("00CB3FFF055C035FC10C00", 0x6A82, id="key history: none"),
         pytest.param("00CB3FFF025C0000", 0x6A80, id="empty tag list"),
+        pytest.param("00CB3FFF045C02007E00", 0x6A82, id="padded tag"),
         pytest.param("00CB3FFF035C025F00", 0x6A80, id="broken tag list"),
         pytest.param("00CB3FFF0253 0000", 0x6A80, id="no tag list"),
         pytest.param("00CB3FFE055C035FC10200", 0x6A86, id="P2"),

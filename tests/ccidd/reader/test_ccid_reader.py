@@ -131,7 +131,7 @@ def start(nursery: trio.Nursery) -> Start:
     async def start(
         *cards: Card | None, level: Level = Level.EXTENDED_APDU, max_message: int | None = None
     ) -> Host:
-        slots = [Slot(card) for card in cards]
+        slots = [Slot(card, f"slot {index}") for index, card in enumerate(cards)]
         host = Host(slots, default_profile(len(slots), "1", level))
         nursery.start_soon(host.reader.run)
         await trio.testing.wait_all_tasks_blocked()

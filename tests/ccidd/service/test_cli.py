@@ -44,7 +44,7 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_capabilities_are_printed_whatever_else_is_given() -> None:
-    for arguments in ([], ["--socket-path=x", "--fd=3", "--nonsense"], ["card", "show"]):
+    for arguments in ([], ["--socket-path=x", "--fd=3", "--nonsense"], ["card"], ["--connect="]):
         result = run_ccidd(*arguments, "--print-capabilities")
         assert result.returncode == 0
         assert result.stderr == ""
@@ -90,6 +90,10 @@ def test_version_is_printed() -> None:
         (["--fd=3", "--connect=y"], "not allowed with argument"),
         (["--fd=three"], "argument --fd: invalid int value: 'three'"),
         (["--connect=host:port"], "neither a path nor HOST:PORT"),
+        (["--connect="], "neither a path nor HOST:PORT"),
+        (["--socket-path="], "argument --socket-path: a path is needed"),
+        (["--socket-path=x", "--state-dir="], "argument --state-dir: a path is needed"),
+        (["--socket-path=x", "--reader=slots=2"], "--reader is for usbredir"),
         (["--socket-path=x", "--transport=ccid"], "invalid choice: 'ccid'"),
         (["--socket-path=x", "--card=nonsense"], "no such type of card"),
         (["--socket-path=x", "--card=piv"], "keys=FILE.p12|FILE.pem is missing"),
@@ -123,7 +127,8 @@ def test_wrong_options_are_one_line_and_status_2(arguments: list[str], message: 
 def test_what_cannot_be_used_is_one_line_and_status_1(
     arguments: list[str], message: str, state_directory: Path
 ) -> None:
-    result = run_ccidd(*arguments, f"--state-dir={state_directory}", JOURNAL_STREAM="1:1")
+    run_ccidd("--fd=99", f"--state-dir={state_directory}")
+    result = run_ccidd(*arguments, f"--state-dir={state_directory}", "--log-level=error")
     assert result.returncode == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
@@ -205,7 +210,7 @@ async def test_a_peer_that_does_not_answer_does_not_hold_up_the_end(
     with started(arguments, log=tmp_path / "log") as process, connect(socket_path) as silent:
         assert silent.recv(100)
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(1.5) == 0
     assert not socket_path.exists()
 
 
@@ -241,6 +246,18 @@ async def test_an_inherited_listening_socket(
         await use_card(connect(socket_path), process.terminate)
         assert process.wait(5) == 0
     assert socket_path.exists()
+
+
+async def test_a_connection_that_never_spoke_vscard_is_a_failure(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    ours, theirs = socket.socketpair()
+    fd = theirs.fileno()
+    with started([*options, f"--fd={fd}"], pass_fds=[fd], log=tmp_path / "log") as process:
+        theirs.close()
+        ours.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert process.wait(60) == 1
+    ours.close()
 
 
 async def test_socket_activation(
@@ -316,10 +333,28 @@ def test_the_embedded_card_is_shown_once_and_by_card_show(tmp_path: Path) -> Non
 
 
 def test_the_embedded_card_is_not_shown_to_the_journal(tmp_path: Path) -> None:
-    state = f"--state-dir={tmp_path}"
-    made = run_ccidd("--fd=99", state, JOURNAL_STREAM="1:1")
-    assert made.stdout == ""
-    assert "PIN" in run_ccidd("card", "show", state).stdout
+    journal = tmp_path / "journal"
+    journal.touch()
+    identity = f"{journal.stat().st_dev}:{journal.stat().st_ino}"
+    arguments = [*CCIDD, "--fd=99", f"--state-dir={tmp_path}"]
+    with journal.open("w") as stdout:
+        environ = {**os.environ, "JOURNAL_STREAM": identity}
+        subprocess.run(arguments, check=False, stdout=stdout, stderr=stdout, env=environ)
+    assert "PIN  " not in journal.read_text()
+    assert "event=card_made" in journal.read_text()
+    assert "PIN  " in run_ccidd("card", "show", f"--state-dir={tmp_path}").stdout
+
+
+def test_a_journal_elsewhere_hides_no_pin(tmp_path: Path) -> None:
+    made = run_ccidd("--fd=99", f"--state-dir={tmp_path}", JOURNAL_STREAM="1:1")
+    assert "PIN  " in made.stdout
+
+
+def test_showing_a_card_makes_no_state(tmp_path: Path) -> None:
+    shown = run_ccidd("card", "show", f"--state-dir={tmp_path / 'none'}")
+    assert shown.returncode == 1
+    assert "there is no embedded card" in shown.stderr
+    assert not (tmp_path / "none").exists()
 
 
 def test_unblock_gives_the_tries_back(tmp_path: Path) -> None:
@@ -332,3 +367,8 @@ def test_unblock_gives_the_tries_back(tmp_path: Path) -> None:
     assert "tries 0\n" in run_ccidd("card", "show", state).stdout
     assert "tries 3\n" in run_ccidd("card", "unblock", state).stdout
     assert "tries 3\n" in run_ccidd("card", "show", state).stdout
+    with State(tmp_path) as opened:
+        opened.spend_try("another", 0x80)
+    assert "tries 3\n" in run_ccidd("card", "unblock", "another", state).stdout
+    with State(tmp_path) as opened:
+        assert opened.tries_left("another", 0x80) == 3

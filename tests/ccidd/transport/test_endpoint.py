@@ -245,10 +245,10 @@ async def test_tcp_targets(nursery: trio.Nursery) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["host:port", "host:0", "host:65536", "::1:2001", ":2001", "a b:"]
+    "target", ["", "a..b:80", "host:port", "host:0", "host:65536", "::1:2001", ":2001", "a b:"]
 )
 def test_targets_that_are_neither_path_nor_host_and_port(target: str) -> None:
-    with pytest.raises(UserError, match="neither a path nor HOST:PORT"):
+    with pytest.raises(UserError, match=r"neither a path nor HOST:PORT|no host name"):
         Connector(target)
 
 
