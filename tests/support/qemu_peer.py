@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU's end of a VSCARD connection: ccid-card-passthru without a virtual machine.
 
-qemu-integration/test_vscard.py holds it against the real one.
+qemu-integration/test_vscard_peer.py holds it against the real one.
 """
 
 from collections.abc import Callable
