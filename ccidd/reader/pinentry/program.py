@@ -30,8 +30,8 @@ T = TypeVar("T")
 Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[trio.abc.Stream]]
 """Starts a pinentry, and ends it with the context."""
 
-END_TIME: Final = 1.0
-"""Seconds that a pinentry has to clean up its terminal or window, before it is killed."""
+END_TIME: Final = 0.5
+"""Seconds that a pinentry has to clean up its terminal or window: twice, and then it is killed."""
 
 # Each Assuan option, with the environment variables that its value comes from, the first first.
 _OPTIONS: Final[Mapping[str, Sequence[str]]] = {
@@ -175,8 +175,9 @@ async def _running(path: str, environ: Mapping[str, str]) -> AsyncIterator[trio.
 async def _end(process: trio.Process) -> None:
     if process.stdio is not None:
         await trio.aclose_forcefully(process.stdio)
-    # At SIGINT, and not at SIGTERM, every pinentry puts the terminal's echo back.
-    for number in (signal.SIGINT, signal.SIGKILL):
+    # At SIGINT, and not at SIGTERM, every pinentry puts the terminal's echo back. pinentry-tty
+    # does not notice one that comes just before it waits for a key.
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with trio.move_on_after(END_TIME):

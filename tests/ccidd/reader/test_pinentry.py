@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from scripted_pinentry import CURSES, TTY, Act, Action, Flavour, ScriptedPinentry, Tap, Types
 from structlog.testing import capture_logs
-from terminal import Terminal, new_terminal
 
 from ccid_protocol.assuan import MAX_LINE
 from ccidd.errors import UserError
@@ -23,6 +21,8 @@ from ccidd.reader.pinentry.source import (
     Pins,
     VerificationRequest,
 )
+from scripted_pinentry import CURSES, TTY, Act, Action, Flavour, ScriptedPinentry, Tap, Types
+from terminal import Terminal, new_terminal
 
 READER = "Reader of a guest"
 PIN = "135792"
@@ -81,14 +81,26 @@ async def act(terminal: Terminal, flavour: Flavour, person: Sequence[Action]) ->
         match action:
             case Types(text):
                 await terminal.types(text + "\r")
+            case Act.CANCELS if flavour.has_button:
+                await terminal.types("\t\t\r")
             case Act.CANCELS:
-                await terminal.types("\t\t\r" if flavour.has_button else "\x03")
+                await interrupt(terminal)
             case Act.ALLOWS:
                 await terminal.types("\r" if flavour.has_button else "a")
             case Act.REFUSES:
                 await terminal.types("\t\r" if flavour.has_button else "r")
             case Act.WAITS:
                 pass
+
+
+async def interrupt(terminal: Terminal) -> None:
+    """Types ^C until it is noticed: pinentry-tty may not yet wait for a key."""
+    noticed = False
+    while not noticed:
+        await terminal.types("\x03")
+        with trio.move_on_after(0.2):
+            await terminal.sees("\n")
+            noticed = True
 
 
 async def with_person(
