@@ -73,9 +73,11 @@ async def serve_usbredir(stream: trio.abc.Stream, device: UsbReader, slots: Sequ
     session = _Session(stream, device)
     try:
         await session.run(slots)
-    except* (RemoteProtocolError, trio.BrokenResourceError) as errors:
-        reason = "; ".join(str(error) or type(error).__name__ for error in errors.exceptions)
-        log.warning("connection_failed", reason=reason)
+    except* RemoteProtocolError as errors:
+        log.warning("connection_failed", reason="; ".join(map(str, errors.exceptions)))
+    except* trio.BrokenResourceError:
+        # QEMU closes so where it has not read all: when it is killed, or the device is unplugged.
+        log.info("connection_closed", unread=True)
     else:
         log.info("connection_closed")
     finally:

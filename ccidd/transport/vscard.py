@@ -61,9 +61,11 @@ async def serve_vscard(stream: trio.abc.Stream, slot: Slot) -> bool:
     session = _Session(stream, slot)
     try:
         await session.run()
-    except* (RemoteProtocolError, trio.BrokenResourceError) as errors:
-        reason = "; ".join(str(error) or type(error).__name__ for error in errors.exceptions)
-        log.warning("connection_failed", reason=reason)
+    except* RemoteProtocolError as errors:
+        log.warning("connection_failed", reason="; ".join(map(str, errors.exceptions)))
+    except* trio.BrokenResourceError:
+        # QEMU closes so where it has not read all: when it is killed, or the device is unplugged.
+        log.info("connection_closed", unread=True)
     else:
         log.info("connection_closed")
     return session.is_open
