@@ -2,8 +2,7 @@
 """The front door `serial`: the reader on a pseudo-terminal, as a GemPC Twin or a relative of it.
 
 Source: `ccid_protocol.gempc` (the framing); tty_ioctl(4), TIOCPKT (packet mode); and what libccid's
-serial driver does: it flushes the line when it opens it, and waits on after a time extension only
-where a card exchanges data.
+serial driver does: it flushes the line when it opens it, and waits on after a time request.
 
 The line is never hung up: ccidd keeps the slave open itself, so hosts come and go. A host that
 flushes the line, as libccid does when it opens it, finds the reader as if it was just plugged in.
@@ -27,11 +26,7 @@ import trio
 from ccid_protocol import ccid, gempc
 from ccid_protocol.ccid import (
     Abort,
-    BadMessage,
-    Command,
     CommandStatus,
-    IccPowerOff,
-    IccPowerOn,
     Response,
     decode_command,
 )
@@ -236,9 +231,10 @@ class _Session:
         self._max_message = profile.max_message_length
         self._reader = CcidReader(slots, profile, self._respond, self._announce, pins)
         self._connection = self._new_connection()
+        # The commands that wait for their answer, by slot and seq.
+        self._pending: set[tuple[int, int]] = set()
         self._unsent = bytearray()
         self._loses = False
-        self._pending: dict[tuple[int, int], Command | BadMessage] = {}
         self._progress = trio.Event()
         # Whether the host that is there knows of a card; None before it has said anything.
         self._told: bool | None = None
@@ -302,7 +298,7 @@ class _Session:
             # A host asks for the status of each slot when it begins.
             self._told = self._is_card_present()
         command = decode_command(event.data)
-        self._pending[command.slot, command.seq] = command
+        self._pending.add((command.slot, command.seq))
         if isinstance(command, Abort):
             # There is no control pipe that the other half of an abort could come by.
             self._reader.abort(command.slot, command.seq)
@@ -311,16 +307,13 @@ class _Session:
     # Writing.
 
     def _respond(self, response: Response) -> None:
-        key = response.slot, response.seq
-        if response.command_status is not CommandStatus.TIME_EXTENSION:
-            self._pending.pop(key, None)
-        elif self._unsent:
-            # A host that does not read is not waiting.
+        if response.command_status is CommandStatus.TIME_EXTENSION:
+            # libccid waits on after this byte. Where the line echoes, it takes the message behind a
+            # time extension of CCID for the echo of a command, and would lose the answer.
+            if not self._unsent:
+                self._put(self._connection.send(gempc.TimeRequest()))
             return
-        elif isinstance(self._pending.get(key), IccPowerOn | IccPowerOff):
-            # libccid would take a time extension for the answer here, but waits on after this.
-            self._put(self._connection.send(gempc.TimeRequest()))
-            return
+        self._pending.discard((response.slot, response.seq))
         self._put(self._connection.send(gempc.Message(ccid.encode(response))))
 
     def _announce(self) -> None:
