@@ -188,7 +188,10 @@ class UsbReader:
                 return usb.encode_languages((usb.LANGUAGE_ENGLISH_US,))
             case DescriptorType.STRING, index if index in self._strings:
                 return usb.encode_string(self._strings[index])
-            case ccid.DESCRIPTOR_TYPE, 0 if setup.recipient == Recipient.INTERFACE:
+            case ccid.DESCRIPTOR_TYPE, 0 if (setup.recipient, setup.index) == (
+                Recipient.INTERFACE,
+                INTERFACE,
+            ):
                 return self.profile.class_descriptor().encode()
             case _:
                 # The qualifier among them: the device knows full speed alone (9.6.2).
@@ -224,7 +227,7 @@ class UsbReader:
         return True
 
     def _has_endpoint(self, endpoint: int) -> bool:
-        if not endpoint & 0x7F:
+        if endpoint in {0x00, 0x80}:
             return True
         return bool(self.configuration) and endpoint in {BULK_OUT, BULK_IN, INTERRUPT_IN}
 

@@ -32,7 +32,9 @@ def reader_profile(options: Mapping[str, str], *, cards: int, place: str) -> Rea
         UserError: A value is none that the option can have.
     """
     slots = _slots(options.get("slots"), cards)
-    digest = hashlib.sha256(str(Path(place).absolute()).encode()).hexdigest()
+    is_address = ":" in place and "/" not in place
+    where = place if is_address else str(Path(place).absolute())
+    digest = hashlib.sha256(where.encode()).hexdigest()
     profile = default_profile(slots, digest[:12].upper(), _level(options.get("level", "extended")))
     if "usb-id" in options:
         match = _USB_ID.fullmatch(options["usb-id"])
@@ -75,7 +77,7 @@ def with_pin_entry(profile: ReaderProfile, pins: PinSource | None) -> ReaderProf
 
 
 def _slots(text: str | None, cards: int) -> int:
-    if text is not None and not text.isdecimal():
+    if text is not None and not (text.isdecimal() and len(text) <= len(str(MAX_SLOTS))):
         raise UserError(f"--reader: slots={text} is no number")
     slots = cards if text is None else int(text)
     if not cards <= slots <= MAX_SLOTS:

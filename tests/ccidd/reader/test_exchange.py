@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exchange levels where test_ccid_reader.py does not reach them."""
+
+from functools import reduce
+from operator import xor
+
+import pytest
+import trio
+import trio.testing
+
+from cards import ScriptedCard, echo_card
+from ccid_protocol.atr import ATR, InterfaceBytes
+from ccid_protocol.ccid import BadFieldError, ChainParameter, Offset, SlotError
+from ccid_protocol.pps import PPS
+from ccidd.reader.exchange import (
+    MAX_APDU,
+    ExtendedApduExchange,
+    ShortApduExchange,
+    SlotFailure,
+    TpduExchange,
+)
+
+T0_AND_T1 = ATR(
+    b"dual",
+    (
+        InterfaceBytes(ta=0x11, protocol=0),
+        InterfaceBytes(protocol=1),
+        InterfaceBytes(ta=0x40, tb=0x45),
+    ),
+)
+T1 = ATR(b"one", (InterfaceBytes(protocol=1), InterfaceBytes(protocol=1)))
+
+
+def apdu(length: int) -> bytes:
+    """A command that an echo card answers with so many bytes."""
+    return bytes([0x00, 0x10, *divmod(length, 256)])
+
+
+def block(pcb: int, data: bytes = b"", nad: int = 0) -> bytes:
+    raw = bytes([nad, pcb, len(data)]) + data
+    return raw + bytes([reduce(xor, raw)])
+
+
+# Responses in pieces.
+
+
+async def test_a_response_longer_than_a_message_comes_in_pieces(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    exchange = ExtendedApduExchange(echo_card(), 100)
+    pieces = [await exchange.transfer(apdu(250), 0)]
+    while pieces[-1][1] in {ChainParameter.BEGINS, ChainParameter.CONTINUES}:
+        pieces.append(await exchange.transfer(b"", 0x10))
+    assert [(len(data), chain) for data, chain in pieces] == [(100, 1), (100, 3), (50, 2)]
+    assert b"".join(data for data, _chain in pieces) == await echo_card().transmit(apdu(250))
+    with pytest.raises(BadFieldError) as caught:
+        await exchange.transfer(b"", 0x10)
+    assert caught.value.offset == Offset.LEVEL_PARAMETER
+
+
+@pytest.mark.parametrize("length", [99, 100])
+async def test_a_response_that_fits_is_whole(
+    length: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    data, chain = await ExtendedApduExchange(echo_card(), 100).transfer(apdu(length), 0)
+    assert (len(data), chain) == (length, ChainParameter.WHOLE)
+
+
+async def test_a_new_command_forgets_the_rest_of_a_response(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    exchange = ExtendedApduExchange(echo_card(), 100)
+    await exchange.transfer(apdu(250), 0)
+    assert await exchange.transfer(apdu(2), 0) == (b"\x90\0", ChainParameter.WHOLE)
+    with pytest.raises(BadFieldError):
+        await exchange.transfer(b"", 0x10)
+
+
+async def test_a_command_in_pieces_can_have_a_response_in_pieces(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    exchange = ExtendedApduExchange(echo_card(), 100)
+    assert await exchange.transfer(apdu(150)[:2], 1) == (b"", ChainParameter.NEXT_COMMAND_PIECE)
+    data, chain = await exchange.transfer(apdu(150)[2:], 2)
+    assert (len(data), chain) == (100, ChainParameter.BEGINS)
+    data, chain = await exchange.transfer(b"", 0x10)
+    assert (len(data), chain) == (50, ChainParameter.ENDS)
+
+
+async def test_a_command_of_the_longest_length_passes_and_one_more_byte_does_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def length_of(command: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return len(command).to_bytes(4)
+
+    exchange = ExtendedApduExchange(ScriptedCard(length_of), 100000)
+    data, _chain = await exchange.transfer(bytes(MAX_APDU), 0)
+    assert int.from_bytes(data) == MAX_APDU
+    await exchange.transfer(bytes(MAX_APDU), 1)
+    with pytest.raises(SlotFailure) as caught:
+        await exchange.transfer(b"\0", 2)
+    assert caught.value.error == SlotError.XFR_OVERRUN
+    assert await exchange.transfer(b"abc", 0) == (bytes([0, 0, 0, 3]), ChainParameter.WHOLE)
+
+
+# Short APDUs.
+
+
+async def test_short_apdus_have_no_level(autojump_clock: trio.testing.MockClock) -> None:
+    exchange = ShortApduExchange(echo_card())
+    assert await exchange.transfer(apdu(2), 3) == (b"\x90\0", ChainParameter.WHOLE)
+
+
+# TPDUs.
+
+
+@pytest.mark.parametrize(("atr", "is_block"), [(T1, True), (T0_AND_T1, False)])
+async def test_without_pps_the_first_protocol_is_in_use(
+    atr: ATR, *, is_block: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    exchange = TpduExchange(echo_card(), atr)
+    sent = block(0x00, apdu(2)) if is_block else apdu(2)
+    expected = block(0x00, b"\x90\0") if is_block else b"\x90\0"
+    assert await exchange.transfer(sent, 0) == (expected, ChainParameter.WHOLE)
+
+
+async def test_pps_comes_first_or_not_at_all(autojump_clock: trio.testing.MockClock) -> None:
+    exchange = TpduExchange(echo_card(), T0_AND_T1)
+    request = PPS(1).encode()
+    assert await exchange.transfer(request, 0) == (request, ChainParameter.WHOLE)
+    # Now it is a block, whose check fails.
+    answer, _chain = await exchange.transfer(request, 0)
+    assert answer[1] & 0xC0 == 0x80
+
+
+async def test_a_pps_with_a_wrong_check_finds_a_mute_card(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    exchange = TpduExchange(echo_card(), T0_AND_T1)
+    with pytest.raises(SlotFailure) as caught:
+        await exchange.transfer(b"\xff\x01\x00", 0)
+    assert caught.value.error == SlotError.ICC_MUTE
+
+
+async def test_the_card_takes_blocks_of_its_own_size(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    exchange = TpduExchange(echo_card(), T0_AND_T1)
+    exchange.select(1)
+    too_long = block(0x00, apdu(2) + bytes(0x41 - 4))
+    answer, _chain = await exchange.transfer(too_long, 0)
+    assert answer[1] & 0xC0 == 0x80
+    fits = block(0x00, apdu(2) + bytes(0x40 - 4))
+    answer, _chain = await exchange.transfer(fits, 0)
+    assert answer == block(0x00, b"\x90\0")
+
+
+async def test_a_response_that_is_longer_than_a_block_is_chained(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    exchange = TpduExchange(echo_card(), T1)
+    answer, _chain = await exchange.transfer(block(0x00, apdu(50)), 0)
+    assert (answer[1], answer[2]) == (0x20, 32)
+    rest, _chain = await exchange.transfer(block(0x90), 0)
+    assert (rest[1], rest[2]) == (0x40, 18)
+    assert answer[3:-1] + rest[3:-1] == await echo_card().transmit(apdu(50))
+
+
+# PIN entry.
+
+
+async def test_a_pin_command_is_wrapped_as_its_level_demands(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    prologue = bytes([0x00, 0x00, 0x00])
+    extended = ExtendedApduExchange(echo_card(), 100)
+    assert await extended.transfer_secure(apdu(2), prologue) == b"\x90\0"
+    assert await ShortApduExchange(echo_card()).transfer_secure(apdu(2), prologue) == b"\x90\0"
+    t0 = TpduExchange(echo_card(), T0_AND_T1)
+    assert await t0.transfer_secure(apdu(2), prologue) == b"\x90\0"
+    t1 = TpduExchange(echo_card(), T1)
+    assert await t1.transfer_secure(apdu(2), prologue) == block(0x00, b"\x90\0")
+    assert await t1.transfer_secure(apdu(2), b"\x00\x40\x00") == block(0x40, b"\x90\0")
