@@ -71,7 +71,7 @@ class SerialModel:
 
 _MODELS: Final = (
     SerialModel("GemPCTwin", slots=1, echo=True),
-    SerialModel("GemCoreSIMPro", slots=2, echo=False),
+    # libccid never notices a card that comes or goes in a GemCoreSIMPro, which has two slots.
     SerialModel("GemCorePOSPro", slots=5, echo=False),
 )
 _PIN_PAD: Final = SerialModel("GemPCPinPad", slots=1, echo=True)

@@ -73,6 +73,11 @@ def bytes_available(count: int) -> int:
     return 0x6100 | (count if count < MAX_SHORT_NE else 0)
 
 
+def wrong_le(count: int) -> int:
+    """Gives the status word 6CXX: nothing was sent, as `count` bytes (at most 255) are there."""
+    return 0x6C00 | count
+
+
 @dataclass(frozen=True, slots=True)
 class CommandAPDU:
     """A command to a card.

@@ -60,6 +60,15 @@ class ATR:
         offered = dict.fromkeys(g.protocol for g in self.groups if g.protocol is not None)
         return tuple(t for t in offered if t != 15) or (0,)
 
+    @property
+    def first_protocol(self) -> int:
+        """T of the protocol that is in use without PPS: the one that TA2 fixes, or else the first.
+
+        Source: ISO/IEC 7816-3:2006, 8.3 (TA2) and 6.3.1 (selection of protocol).
+        """
+        specific_mode = self.groups[1].ta if len(self.groups) > 1 else None
+        return self.protocols[0] if specific_mode is None else specific_mode & 0x0F
+
     @classmethod
     def decode(cls, raw: bytes) -> Self:
         """Reads an ATR.

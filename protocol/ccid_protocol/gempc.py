@@ -12,7 +12,9 @@ specification. A CCID message is opaque here but for dwLength, which says where 
                       80 to FF    one byte: the card needs more time     (between two frames)
 
 The LRC makes the exclusive-or of all bytes of a frame 0. Some readers (GemPC Twin and PinPad, but
-not GemCore) repeat each frame of the host before they answer it.
+not GemCore) repeat each frame of the host before they answer it. libccid, which does not look at
+what is in the repetition, has room for 30 bytes where it sends an Escape: of a longer one the
+header alone is repeated, with dwLength 0.
 
 Noise never ends the connection. What cannot be part of a frame gives one `BadFrame`, for which a
 reader sends NAK, and all is skipped up to the next 03 06. A frame that is too long is treated in
@@ -43,6 +45,11 @@ _LRC_SIZE: Final = 1
 # CCID Rev 1.1, 6.1 and 6.2: bMessageType and dwLength, the bytes after a header of 10
 _HEADER_START: Final = struct.Struct("<xI")
 _HEADER_SIZE: Final = 10
+_LENGTH_SIZE: Final = 4
+
+# bMessageType of PC_to_RDR_Escape, and the longest whose repetition libccid takes whole.
+_ESCAPE: Final = 0x6B
+_MAX_ESCAPE_ECHO: Final = 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +191,7 @@ class Connection:
             return b""
         if isinstance(event, BadFrame):
             return _NAK
-        return _encode(event) if self.echo else b""
+        return _encode(_echo(event)) if self.echo else b""
 
     def send(self, item: Sendable) -> bytes:
         """Gives the bytes of a frame or an event, to be written whole and in this order.
@@ -200,7 +207,7 @@ class Connection:
         if isinstance(item, Message):
             self._check_message(item.data)
             if self.our_role is Role.HOST and self.echo:
-                self._expected_echo = item
+                self._expected_echo = _echo(item)
         return _encode(item)
 
     def _check_message(self, data: bytes) -> None:
@@ -260,6 +267,14 @@ class Connection:
 
     def _incomplete(self) -> ConnectionClosed | NeedData:
         return ConnectionClosed() if self._closed else NEED_DATA
+
+
+def _echo(message: Message) -> Message:
+    """Gives what a reader repeats of a message."""
+    data = message.data
+    if data[0] != _ESCAPE or len(data) <= _MAX_ESCAPE_ECHO:
+        return message
+    return Message(data[:1] + bytes(_LENGTH_SIZE) + data[1 + _LENGTH_SIZE : _HEADER_SIZE])
 
 
 def _encode(item: Sendable) -> bytes:

@@ -304,8 +304,9 @@ def test_a_bad_field_is_told_by_its_offset(
     "raw",
     [
         b"",
-        b"\2\0",
+        b"\3\0",
         b"\4\0",
+        b"\5\0",
         *(VERIFICATION[:size] for size in range(1, 19)),
         *(MODIFICATION[:size] for size in range(1, 24)),
     ],

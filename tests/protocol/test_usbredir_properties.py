@@ -64,6 +64,8 @@ def packet_id_form(codec: Codec) -> str:
 
 
 u8 = st.integers(0, 0xFF)
+to_device = st.integers(0, 0x7F)
+to_host = st.integers(0x80, 0xFF)
 u16 = st.integers(0, 0xFFFF)
 u32 = st.integers(0, 0xFFFFFFFF)
 out_address = st.integers(0, 15)
@@ -98,10 +100,10 @@ device_packets: st.SearchStrategy[Packet] = st.one_of(
     st.builds(BulkStreamsStatus, u32, u32, u32, u8),
     st.builds(BulkReceivingStatus, u32, u32, in_address, u8),
     st.builds(FilterFilter, st.text("0123456789,|-x", max_size=300)),
-    st.builds(ControlPacket, u32, out_address, u8, u8, u16, u16, u16, u8),
+    st.builds(ControlPacket, u32, out_address, u8, to_device, u16, u16, u16, u8),
     st.builds(
         lambda request, data, status: request.answer(data, status=status),
-        st.builds(ControlPacket, u32, in_address, u8, u8, u16, u16),
+        st.builds(ControlPacket, u32, in_address, u8, to_host, u16, u16),
         blob,
         u8,
     ),
@@ -129,7 +131,7 @@ guest_packets: st.SearchStrategy[Packet] = st.one_of(
     st.builds(DeviceDisconnectAck),
     st.builds(StartBulkReceiving, u32, u32, u32, in_address, u8),
     st.builds(StopBulkReceiving, u32, u32, in_address),
-    st.builds(ControlPacket, u32, in_address, u8, u8, u16, u16, u16),
+    st.builds(ControlPacket, u32, in_address, u8, to_host, u16, u16, u16),
     st.builds(BulkPacket, u32, in_address, u16, st.just(0), u32),
     st.builds(lambda i, a, n, d: BulkPacket(i, a, 0, 0, n, d), u32, out_address, u32, blob),
     st.builds(IsoPacket, out_address, blob, u32),

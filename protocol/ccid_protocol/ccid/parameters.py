@@ -94,6 +94,19 @@ def data_rate(clock: int, findex: int, dindex: int) -> int:
     return clock * 1000 * BAUD_RATE_ADJUSTMENT[dindex] // CLOCK_RATE_CONVERSION[findex]
 
 
+def block_waiting_time(bwi: int, clock: int) -> float:
+    """Tells how long a card may take for a block of T=1 (ISO/IEC 7816-3:2006, 11.4.3).
+
+    Args:
+        bwi: BWI, 0 to 9.
+        clock: its clock frequency in kHz.
+
+    Returns:
+        Seconds, without the 11 etu that the first character itself takes.
+    """
+    return (1 << bwi) * 960 * CLOCK_RATE_CONVERSION[DEFAULT_INDEX] / (clock * 1000)
+
+
 @dataclass(frozen=True, slots=True)
 class T0Parameters:
     """The parameters of T=0; the defaults are those after PC_to_RDR_IccPowerOn.

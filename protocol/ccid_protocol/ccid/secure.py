@@ -45,6 +45,9 @@ class PinOperation(enum.IntEnum):
     SEND_NEXT_PART = 6
 
 
+_OPERATIONS_WITH_DATA: Final = frozenset({PinOperation.TRANSFER, PinOperation.SEND_NEXT_PART})
+
+
 class EntryValidation(enum.IntFlag):
     """bEntryValidationCondition: when an entry is complete."""
 
@@ -332,17 +335,24 @@ class PinModification(_PinEntry):
 
 @dataclass(frozen=True, slots=True)
 class OtherPinOperation:
-    """An operation that has no data: it goes on with, or ends, what another has begun.
+    """An operation with a stored PIN, or that goes on with, or ends, what another has begun.
 
     Attributes:
         operation: bPINOperation, neither a verification nor a modification.
+        data: what follows it, left out of the repr: a template for a transfer, a piece of an APDU
+            for the next part; else nothing.
     """
 
     operation: PinOperation
+    data: bytes = field(default=b"", repr=False)
 
     def encode(self) -> bytes:
-        """Gives the data of the message: bPINOperation."""
-        return bytes([self.operation])
+        """Gives the data of the message, bPINOperation included.
+
+        Raises:
+            LocalProtocolError: There is data for an operation that has none.
+        """
+        return _checked(self.operation, self.data)
 
 
 PinRequest: TypeAlias = PinVerification | PinModification | OtherPinOperation
@@ -361,9 +371,9 @@ def decode_pin_request(data: bytes) -> PinRequest:
         return PinVerification.decode(data[1:])
     if operation is PinOperation.MODIFICATION:
         return PinModification.decode(data[1:])
-    if len(data) > 1:
+    if len(data) > 1 and operation not in _OPERATIONS_WITH_DATA:
         raise BadFieldError(Offset.LENGTH)
-    return OtherPinOperation(operation)
+    return OtherPinOperation(operation, data[1:])
 
 
 def _decode_validation(condition: int, offset: int) -> EntryValidation:

@@ -20,8 +20,9 @@ it:
 * An empty piece between two messages is the end of a transfer that was a multiple: nothing.
 
 Bytes too many that begin just at the end of a piece cannot be told from the next message, and are
-taken for one. A skipped transfer ends with a piece that is no multiple, or, because it may have no
-such piece, before one that looks like a whole message or the beginning of a longer one.
+taken for one. A transfer that is too short or skipped ends with a piece that is no multiple, or,
+because it may have no such piece, before one that looks like a whole message or, where it is
+skipped, the beginning of a longer one.
 """
 
 from collections import deque
@@ -68,18 +69,27 @@ class MessageReader:
     def receive_packet(self, data: bytes) -> None:
         """Takes a piece of a transfer: one or more packets, of which only the last may be short.
 
-        It makes one event at most.
+        It makes two events at most.
         """
         ends = not data or len(data) % self._max_packet_size != 0
         if self._skipping and not self._begins_message(data, ends=ends):
             self._skipping = not ends
             return
         self._skipping = False
+        before = len(self._buffer)
         self._buffer += data
         event = self._extract_event(ends=ends)
-        if event is not None:
-            self._buffer.clear()
-            self._events.append(event)
+        if event is None:
+            return
+        self._buffer.clear()
+        self._events.append(event)
+        if (
+            isinstance(event, BadMessage)
+            and before
+            and ends
+            and self._begins_message(data, ends=ends)
+        ):
+            self.receive_packet(data)
 
     def next_event(self) -> Command | BadMessage | RuntTransfer | NeedData:
         """Gives the next message, what stands for a bad one, or `NEED_DATA`."""

@@ -140,6 +140,16 @@ class CardEnd(End):
         self._check_turn("S(WTX request)")
         return self._send_request(SBlock(Supervisory.WTX, value=multiplier))
 
+    def drop_command(self) -> None:
+        """Gives up the command that the card has, or had: there will be no response to it.
+
+        For a card that failed, or whose reader was told to abort. Nothing is sent; the interface
+        device, which waits for a block that does not come, asks for it.
+        """
+        if self._works:
+            self._works = False
+            self._request = None
+
     def _check_turn(self, what: str) -> None:
         if not self._works:
             raise LocalProtocolError(f"{what} without a command")

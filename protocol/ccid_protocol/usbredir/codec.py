@@ -27,7 +27,12 @@ from ccid_protocol.usbredir.constants import (
     endpoint_index,
     is_in,
 )
-from ccid_protocol.usbredir.data import BufferedBulkPacket, InterruptPacket, IsoPacket
+from ccid_protocol.usbredir.data import (
+    BufferedBulkPacket,
+    ControlPacket,
+    InterruptPacket,
+    IsoPacket,
+)
 from ccid_protocol.usbredir.layouts import LAYOUTS, Field, Layout
 from ccid_protocol.usbredir.packets import (
     Endpoint,
@@ -262,6 +267,8 @@ def _find_endpoint_fault(layout: Layout, values: _Values, tail: bytes, sender: R
         return f"for the impossible endpoint {endpoint:02X}"
     if layout.in_only and not is_in(endpoint):
         return f"for endpoint {endpoint:02X}, which is not IN"
+    if layout.packet is ControlPacket and is_in(endpoint) is not is_in(values["requesttype"]):
+        return f"whose bmRequestType goes against endpoint {endpoint:02X}"
     if layout.max_tail == 0:
         return None
     return _find_data_fault(layout, values, tail, sender)
