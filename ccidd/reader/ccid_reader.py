@@ -11,10 +11,10 @@ import trio
 from ccid_protocol.ccid import (
     BadMessage,
     Command,
+    HardwareError,
     IccStatus,
     NotifySlotChange,
     Offset,
-    SlotChange,
     failure,
 )
 from ccidd.reader.ccid_slot import CcidSlot, Respond
@@ -75,6 +75,11 @@ class CcidReader:
         self._slots[slot].abort(seq)
         return True
 
+    def forget_aborts(self) -> None:
+        """Forgets the halves of aborts that still wait for the other."""
+        for slot in self._slots:
+            slot.forget_abort()
+
     def reset(self) -> None:
         """Does what a reset of the bus or a new configuration does.
 
@@ -85,16 +90,19 @@ class CcidReader:
 
     def take_notification(self) -> NotifySlotChange | None:
         """Gives the changes that the host has not been notified of, and takes them for told."""
-        if not any(slot.changed for slot in self._slots):
+        if not any(slot.presence.changed for slot in self._slots):
             return None
-        notification = NotifySlotChange(
-            tuple(SlotChange(slot.is_present, slot.changed) for slot in self._slots)
-        )
+        return NotifySlotChange(tuple(slot.presence.take() for slot in self._slots))
+
+    def take_hardware_error(self) -> HardwareError | None:
+        """Gives a failure of a slot that the host has not been notified of, and forgets it."""
         for slot in self._slots:
-            slot.changed = False
-        return notification
+            if slot.hardware_error is not None:
+                error, slot.hardware_error = slot.hardware_error, None
+                return error
+        return None
 
     def repeat_notification(self) -> None:
-        """Has the host told of all slots again: it may not have seen what it was told."""
+        """Has the host told again of what it may not have heard."""
         for slot in self._slots:
-            slot.changed = True
+            slot.presence.repeat()

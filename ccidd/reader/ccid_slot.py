@@ -3,8 +3,9 @@
 
 Source: USB CCID Rev 1.1, 6.1 (PC_to_RDR messages), 5.3.1 and 6.1.13 (abort), 6.2.6 (slot status).
 
-A slot carries out one command at a time. Each gets one final answer: when its work is done, when
-the host aborts it, or when the card is gone. Until then the host is told each second to wait on.
+A slot carries out one command at a time. Each gets one final answer: when its work is done, or at
+once when the host aborts it or the card is gone. Until then the host is told each second to wait
+on. Only the card's next command waits for what the card may still do for one that was ended so.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,10 @@ import trio
 
 from ccid_protocol.atr import ATR
 from ccid_protocol.ccid import (
+    HEADER_SIZE,
     Abort,
     BadFieldError,
     BadMessage,
-    ClockCommand,
     ClockStatus,
     Command,
     CommandStatus,
@@ -28,13 +29,13 @@ from ccid_protocol.ccid import (
     EscapeResponse,
     GetParameters,
     GetSlotStatus,
+    HardwareError,
     IccClock,
     IccPowerOff,
     IccPowerOn,
     IccStatus,
     Offset,
     Parameters,
-    ProtocolParameters,
     ResetParameters,
     Response,
     Secure,
@@ -43,30 +44,30 @@ from ccid_protocol.ccid import (
     SlotError,
     SlotStatus,
     T0Apdu,
-    T0Parameters,
-    T1Parameters,
     XfrBlock,
     failure,
     response_type,
-    t0_parameters,
-    t1_parameters,
 )
+from ccidd.reader.active_card import ActiveCard, automatic_parameters, default_parameters
 from ccidd.reader.escape import answer_escape
 from ccidd.reader.exchange import (
-    Exchange,
     ExtendedApduExchange,
     ShortApduExchange,
     SlotFailure,
     TpduExchange,
 )
+from ccidd.reader.presence import Presence
 from ccidd.reader.profile import CLOCK, DATA_RATES, Level, ReaderProfile
 from ccidd.reader.secure import PinPad
-from ccidd.reader.slot import Insertion, Slot
+from ccidd.reader.slot import Contacts, Insertion, Slot
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 TIME_EXTENSION_INTERVAL: Final = 0.9
 """Seconds between time extensions: hosts want one each second."""
+
+POWER_ON_TIMEOUT: Final = 4.5
+"""Seconds that a card has for its answer to reset: hosts wait for 5, and for no time extension."""
 
 REMOVAL_TIMEOUT: Final = 1.0
 """Seconds that a command may still take when the whole reader is to go."""
@@ -74,7 +75,7 @@ REMOVAL_TIMEOUT: Final = 1.0
 Respond: TypeAlias = Callable[[Response], None]
 
 # Those that wait for the card; all others are answered at once.
-_Slow: TypeAlias = IccPowerOn | IccPowerOff | XfrBlock | Secure
+_Slow: TypeAlias = IccPowerOn | XfrBlock | Secure
 
 
 class CcidSlot:
@@ -84,7 +85,7 @@ class CcidSlot:
         slot: the slot and its card.
         profile: the reader's profile.
         respond: sends an answer to the host.
-        announce: called when the host is to be notified of a change.
+        announce: called when the host is to be notified of something.
         pin_pad: how PINs are entered, if they can be.
     """
 
@@ -98,25 +99,23 @@ class CcidSlot:
     ) -> None:
         self._slot = slot
         self._profile = profile
-        self._respond = respond
+        self._send = respond
         self._announce = announce
         self._pin_pad = pin_pad
-        self.changed = True
-        """Whether the host is yet to be notified of a change."""
+        self._tasks: trio.Nursery | None = None
         # The card.
         self._insertion = slot.insertion
-        self._exchange: Exchange | None = None
-        self._atr = ATR(b"")
-        self._parameters: ProtocolParameters = T0Parameters()
-        self._clock = ClockStatus.RUNNING
+        self._active: ActiveCard | None = None
         self._data_rate = DATA_RATES[0]
-        # The command that is carried out, and what ends it from outside.
+        self.presence: Final = Presence(present=self.is_present)
+        """What the host has been told of the card's comings and goings."""
+        self.hardware_error: HardwareError | None = None
+        """What the host is yet to be notified of."""
+        # The command that is carried out, and what ends it.
         self._running: _Slow | None = None
         self._scope = trio.CancelScope()
-        self._ended_by: int | None = None
         self._idle = trio.Event()
         self._idle.set()
-        self._commands_in, self._commands = trio.open_memory_channel[_Slow](1)
         # The halves of an abort.
         self._control_abort: int | None = None
         self._bulk_abort: Abort | None = None
@@ -136,13 +135,15 @@ class CcidSlot:
         """BmICCStatus."""
         if self._insertion is None:
             return IccStatus.ABSENT
-        return IccStatus.INACTIVE if self._exchange is None else IccStatus.ACTIVE
+        return IccStatus.INACTIVE if self._active is None else IccStatus.ACTIVE
 
     async def run(self) -> None:
         """Carries out commands and follows the card, until it is cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._work)
-            nursery.start_soon(self._follow)
+        async with trio.open_nursery() as self._tasks:
+            if self._running is not None:
+                self._tasks.start_soon(self._carry_out, self._running, self._scope)
+            await self._follow()
+            await trio.sleep_forever()
 
     # What the host says. Nothing here waits.
 
@@ -174,36 +175,57 @@ class CcidSlot:
             self._fail(self._bulk_abort, SlotError.CMD_ABORTED)
             self._bulk_abort = None
         self._control_abort = seq
-        self._interrupt(SlotError.CMD_ABORTED)
+        self._abort_command()
         self._complete_abort()
+
+    def forget_abort(self) -> None:
+        """Forgets half an abort: the host has begun anew, and will not send the other half."""
+        if self._bulk_abort is not None:
+            self._fail(self._bulk_abort, SlotError.CMD_ABORTED)
+        self._control_abort = self._bulk_abort = None
 
     def reset(self) -> None:
         """Does what a reset of the bus does: the card is off, and nothing is left to answer."""
         self._control_abort = self._bulk_abort = None
-        self._interrupt(None)
-        self._deactivate()
-        self.changed = True
+        self._end_command(None)
+        self._power_off()
+        self.hardware_error = None
+        self.presence.start_over()
 
     def _take_bulk_abort(self, command: Abort) -> None:
-        if self._bulk_abort is not None or self._control_abort not in {None, command.seq}:
+        if self._control_abort not in {None, command.seq}:
             self._fail(command, SlotError.CMD_ABORTED)
             return
+        if self._bulk_abort is not None:
+            # The host has given up waiting for the one before.
+            self._fail(self._bulk_abort, SlotError.CMD_ABORTED)
         self._bulk_abort = command
-        self._interrupt(SlotError.CMD_ABORTED)
+        self._abort_command()
         self._complete_abort()
 
+    def _abort_command(self) -> None:
+        self._end_command(SlotError.CMD_ABORTED)
+        if self._active is not None:
+            self._active.exchange.abort()
+
     def _complete_abort(self) -> None:
-        """Answers the abort when both of its halves are there and the command is answered."""
-        if self._bulk_abort is None or self._control_abort is None or self.is_busy:
-            return
-        command, self._bulk_abort, self._control_abort = self._bulk_abort, None, None
-        self._respond(self._slot_status(command))
+        """Answers the abort when both of its halves are there."""
+        if self._bulk_abort is not None and self._control_abort is not None:
+            command, self._bulk_abort, self._control_abort = self._bulk_abort, None, None
+            self._respond(self._slot_status(command))
+
+    def _respond(self, response: Response) -> None:
+        """Gives a final answer, which tells the host whether a card is there."""
+        self.presence.known = True
+        self._send(response)
 
     def _fail(self, command: Command | BadMessage, error: int) -> None:
         self._respond(failure(command, self.status, error))
 
     def _slot_status(self, command: Command) -> SlotStatus:
-        return SlotStatus(command.slot, command.seq, self.status, self._clock)
+        # A card without power has its clock contact at the lower level (ISO/IEC 7816-3, 6.4).
+        clock = ClockStatus.STOPPED_LOW if self._active is None else self._active.clock
+        return SlotStatus(command.slot, command.seq, self.status, clock)
 
     # Commands that need no time.
 
@@ -218,19 +240,20 @@ class CcidSlot:
     def _answer(self, command: Command) -> Response:
         slot, seq = command.slot, command.seq
         match command:
+            case IccPowerOff():
+                self._power_off()
+                return self._slot_status(command)
             case GetParameters() | ResetParameters() | SetParameters():
-                self._update_parameters(command)
-                return Parameters(slot, seq, self.status, self._parameters)
+                parameters = self._require_active().update_parameters(command)
+                return Parameters(slot, seq, self.status, parameters)
             case IccClock(clock_command=clock_command):
-                self._require_active()
-                stop = clock_command is ClockCommand.STOP
-                self._clock = ClockStatus.STOPPED_LOW if stop else ClockStatus.RUNNING
+                self._require_active().set_clock(clock_command)
                 return self._slot_status(command)
             case T0Apdu() if self._profile.level is not Level.TPDU:
                 # The card's end of T=0 takes any class byte that the host may choose.
                 return self._slot_status(command)
             case Escape(data=data):
-                answer = answer_escape(data, self._slot.name)
+                answer = answer_escape(data, self._slot.name, has_pin_pad=self._pin_pad is not None)
                 return EscapeResponse(slot, seq, self.status, answer)
             case SetDataRateAndClockFrequency(data_rate=wanted):
                 slower = [rate for rate in DATA_RATES if rate <= wanted]
@@ -240,23 +263,10 @@ class CcidSlot:
                 # Mechanical among them: there is nothing to move.
                 raise SlotFailure(SlotError.CMD_NOT_SUPPORTED)
 
-    def _update_parameters(self, command: GetParameters | ResetParameters | SetParameters) -> None:
-        exchange = self._require_active()
-        if isinstance(command, ResetParameters):
-            kind = type(self._parameters)
-            self._parameters = kind()
-        elif isinstance(command, SetParameters):
-            protocol = 1 if isinstance(command.parameters, T1Parameters) else 0
-            if protocol not in self._atr.protocols:
-                raise BadFieldError(Offset.PARAMETER)
-            self._parameters = command.parameters
-            if isinstance(exchange, TpduExchange):
-                exchange.select(protocol)
-
-    def _require_active(self) -> Exchange:
-        if self._exchange is None:
+    def _require_active(self) -> ActiveCard:
+        if self._active is None:
             raise SlotFailure(SlotError.ICC_MUTE)
-        return self._exchange
+        return self._active
 
     # Commands that wait for the card.
 
@@ -264,34 +274,45 @@ class CcidSlot:
         self._running = command
         self._idle = trio.Event()
         self._scope = trio.CancelScope()
-        self._ended_by = None
-        self._commands_in.send_nowait(command)
+        # A host may be there before the reader runs.
+        if self._tasks is not None:
+            self._tasks.start_soon(self._carry_out, command, self._scope)
 
-    def _interrupt(self, error: int | None) -> None:
-        """Ends the command, which then is answered with an error, or not at all."""
-        if self.is_busy:
-            self._ended_by = error
-            self._scope.cancel()
+    def _end_command(self, error: int | None) -> None:
+        """Ends the command, which is answered with an error or not at all."""
+        if self._running is None:
+            return
+        command, self._running = self._running, None
+        self._idle.set()
+        self._scope.cancel()
+        if error is not None:
+            self._fail(command, error)
 
-    async def _work(self) -> None:
-        async for command in self._commands:
-            response: Response | None = None
-            with self._scope as scope:
-                response = await self._carry_out(command)
+    async def _carry_out(self, command: _Slow, scope: trio.CancelScope) -> None:
+        with scope:
+            response = await self._outcome(command)
+            # Nothing waits from here on: the command is answered, or it was ended before.
             self._running = None
             self._idle.set()
-            if scope.cancel_called:
-                # What the card did is not known to the host; it hears of the end alone.
-                ended = self._ended_by
-                response = None if ended is None else failure(command, self.status, ended)
-            if response is not None:
-                self._respond(response)
-            self._complete_abort()
+            self._respond(response)
 
-    async def _carry_out(self, command: _Slow) -> Response:
+    async def _outcome(self, command: _Slow) -> Response:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._extend_time, command)
-            response = await self._outcome(command)
+            if not isinstance(command, IccPowerOn):
+                # libccid would take a time extension for an ATR of no bytes.
+                nursery.start_soon(self._extend_time, command)
+            try:
+                response = await self._do(command)
+            except BadFieldError as error:
+                response = failure(command, self.status, error.offset)
+            except SlotFailure as error:
+                response = failure(command, self.status, error.error)
+            except Exception:
+                # A fault of the card must look like one to the host, and nothing else may suffer.
+                log.exception("card_fault", slot=command.slot)
+                response = failure(command, self.status, SlotError.HW_ERROR)
+                self.hardware_error = HardwareError(command.slot, command.seq)
+                self._announce()
             nursery.cancel_scope.cancel()
         return response
 
@@ -299,7 +320,7 @@ class CcidSlot:
         kind = response_type(command.message_type)
         while True:
             await trio.sleep(TIME_EXTENSION_INTERVAL)
-            self._respond(
+            self._send(
                 kind(
                     command.slot,
                     command.seq,
@@ -309,24 +330,10 @@ class CcidSlot:
                 )
             )
 
-    async def _outcome(self, command: _Slow) -> Response:
-        try:
-            return await self._do(command)
-        except BadFieldError as error:
-            return failure(command, self.status, error.offset)
-        except SlotFailure as error:
-            return failure(command, self.status, error.error)
-        except Exception:
-            # A fault of the card must look like one to the host, and nothing else may suffer.
-            log.exception("card_fault", slot=command.slot)
-            return failure(command, self.status, SlotError.HW_ERROR)
-
     async def _do(self, command: _Slow) -> Response:
         match command:
             case IccPowerOn():
                 return await self._power_on(command)
-            case IccPowerOff():
-                return await self._power_off(command)
             case XfrBlock():
                 return await self._transfer(command)
             case Secure():
@@ -337,58 +344,60 @@ class CcidSlot:
         if insertion is None:
             raise SlotFailure(SlotError.ICC_MUTE)
         self._deactivate()
-        self._atr = await insertion.card.power_on()
-        self._parameters = self._automatic_parameters(self._atr)
-        self._exchange = self._new_exchange(insertion, self._atr)
-        return DataBlock(command.slot, command.seq, self.status, self._atr.encode())
-
-    async def _power_off(self, command: IccPowerOff) -> Response:
-        self._deactivate()
-        if self._insertion is not None:
-            await self._insertion.card.power_off()
-        return SlotStatus(command.slot, command.seq, self.status, ClockStatus.STOPPED_LOW)
+        with trio.move_on_after(POWER_ON_TIMEOUT):
+            atr = await insertion.contacts.power_on()
+            if not {0, 1} & set(atr.protocols):
+                raise SlotFailure(SlotError.ICC_PROTOCOL_NOT_SUPPORTED)
+            self._active = self._activate(insertion.contacts, atr)
+            return DataBlock(command.slot, command.seq, self.status, atr.encode())
+        raise SlotFailure(SlotError.ICC_MUTE)
 
     async def _transfer(self, command: XfrBlock) -> Response:
-        exchange = self._require_active()
-        self._clock = ClockStatus.RUNNING
-        data, chain = await exchange.transfer(command.data, command.level)
+        card = self._require_active()
+        card.clock = ClockStatus.RUNNING
+        data, chain = await card.exchange.transfer(command.data, command.level)
         return DataBlock(command.slot, command.seq, self.status, data, chain)
 
     async def _enter_pin(self, command: Secure) -> Response:
         if self._pin_pad is None:
             raise SlotFailure(SlotError.CMD_NOT_SUPPORTED)
-        exchange = self._require_active()
-        if command.level:
+        card = self._require_active()
+        if self._profile.level is Level.EXTENDED_APDU and (command.level or card.exchange.is_amid):
             # Nothing that begins a PIN entry is too long for one message.
             raise BadFieldError(Offset.LEVEL_PARAMETER)
-        self._clock = ClockStatus.RUNNING
-        data = await self._pin_pad.carry_out(command.data, exchange)
+        card.clock = ClockStatus.RUNNING
+        data = await self._pin_pad.carry_out(command.data, card.exchange)
         return DataBlock(command.slot, command.seq, self.status, data)
 
-    def _automatic_parameters(self, atr: ATR) -> ProtocolParameters:
-        """What the reader sets by itself: T=1 where the card has it, as it is the better one.
-
-        At the TPDU level the host sets them, and finds the defaults of the protocol that the card
-        offers first.
-        """
+    def _activate(self, contacts: Contacts, atr: ATR) -> ActiveCard:
         if self._profile.level is Level.TPDU:
-            return T1Parameters() if atr.protocols[0] == 1 else T0Parameters()
-        return t1_parameters(atr) if 1 in atr.protocols else t0_parameters(atr)
-
-    def _new_exchange(self, insertion: Insertion, atr: ATR) -> Exchange:
-        match self._profile.level:
-            case Level.EXTENDED_APDU:
-                max_data = self._profile.max_message_length - 10
-                return ExtendedApduExchange(insertion.card, max_data)
-            case Level.SHORT_APDU:
-                return ShortApduExchange(insertion.card)
-            case Level.TPDU:
-                return TpduExchange(insertion.card, atr)
+            assert self._tasks is not None
+            tpdu = TpduExchange(contacts, atr, self._tasks)
+            return ActiveCard(atr, tpdu, default_parameters(atr))
+        if self._profile.level is Level.SHORT_APDU:
+            return ActiveCard(atr, ShortApduExchange(contacts), automatic_parameters(atr))
+        max_data = self._profile.max_message_length - HEADER_SIZE
+        exchange = ExtendedApduExchange(contacts, max_data)
+        return ActiveCard(atr, exchange, automatic_parameters(atr))
 
     def _deactivate(self) -> None:
-        self._exchange = None
-        self._parameters = T0Parameters()
-        self._clock = ClockStatus.RUNNING
+        if self._active is not None:
+            self._active.exchange.close()
+            self._active = None
+
+    def _power_off(self) -> None:
+        self._deactivate()
+        if self._insertion is not None:
+            self._cut_power(self._insertion)
+
+    def _cut_power(self, insertion: Insertion) -> None:
+        """Takes the power from a card that the host has no more to do with, and waits for nothing.
+
+        Before the reader runs no card has had power.
+        """
+        if self._tasks is not None:
+            insertion.contacts.cut_power()
+            self._tasks.start_soon(_settle, insertion.contacts)
 
     # The card comes and goes.
 
@@ -398,15 +407,21 @@ class CcidSlot:
             await self._let_finish()
             gone, self._insertion = self._insertion, self._slot.insertion
             self._deactivate()
-            self._interrupt(SlotError.ICC_MUTE)
-            self.changed = True
+            self._end_command(SlotError.ICC_MUTE)
+            self.presence.change(present=self.is_present)
             self._announce()
             if gone is not None:
-                await self._idle.wait()
-                await gone.card.power_off()
+                self._cut_power(gone)
 
     async def _let_finish(self) -> None:
         """Gives a command some time where the whole reader is to go; a card is gone at once."""
         if self._slot.unplugged:
             with trio.move_on_after(REMOVAL_TIMEOUT):
                 await self._idle.wait()
+
+
+async def _settle(contacts: Contacts) -> None:
+    try:
+        await contacts.settle()
+    except Exception:
+        log.exception("card_fault")

@@ -1,19 +1,85 @@
 # SPDX-License-Identifier: Apache-2.0
 """A slot of a reader: the card in it, and who wants to know when that changes."""
 
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
+from ccid_protocol.atr import ATR
 from ccidd.card.card import Card
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Insertion:
-    """One stay of a card in a slot: the same card, put in again, makes another."""
+class Contacts(Card):
+    """A card as a reader touches it: one call at a time, each after the end of the one before.
 
-    card: Card
+    A call that is cancelled may go on for a while in a worker thread. The next waits for it, and
+    nobody gets its result.
+
+    Args:
+        card: the card.
+    """
+
+    def __init__(self, card: Card) -> None:
+        self.card: Final = card
+        self._free = trio.Lock()
+        self._has_power = False
+        self._power_is_cut = False
+
+    def cut_power(self) -> None:
+        """Has the card powered off before all that comes next; `settle` does it soon."""
+        self._power_is_cut = self._has_power
+
+    async def settle(self) -> None:
+        """Powers the card off if its power was cut."""
+        async with self._free:
+            await self._settle()
+
+    async def power_on(self) -> ATR:
+        """See `Card.power_on`."""
+        async with self._free:
+            await self._settle()
+            self._has_power = True
+            atr = await self.card.power_on()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return atr
+
+    async def power_off(self) -> None:
+        """See `Card.power_off`."""
+        async with self._free:
+            await self._power_off()
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def transmit(self, command: bytes) -> bytes:
+        """See `Card.transmit`."""
+        async with self._free:
+            await self._settle()
+            response = await self.card.transmit(command)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return response
+
+    async def _settle(self) -> None:
+        if self._power_is_cut:
+            await self._power_off()
+
+    async def _power_off(self) -> None:
+        await self.card.power_off()
+        self._has_power = self._power_is_cut = False
+
+
+class Insertion:
+    """One stay of a card in a slot: the same card, put in again, makes another.
+
+    Args:
+        contacts: the way to the card.
+    """
+
+    def __init__(self, contacts: Contacts) -> None:
+        self.contacts: Final = contacts
+
+    @property
+    def card(self) -> Card:
+        """The card itself."""
+        return self.contacts.card
 
 
 class Slot:
@@ -26,9 +92,12 @@ class Slot:
 
     def __init__(self, card: Card | None = None, name: str = "slot") -> None:
         self.name: Final = name
-        self._insertion = None if card is None else Insertion(card)
+        self._insertion: Insertion | None = None
+        self._contacts: Contacts | None = None
         self._unplugged = False
         self._changed = trio.Event()
+        if card is not None:
+            self.insert(card)
 
     @property
     def insertion(self) -> Insertion | None:
@@ -42,7 +111,10 @@ class Slot:
 
     def insert(self, card: Card) -> None:
         """Puts a card into the slot, in the place of one that may be there."""
-        self._insertion = Insertion(card)
+        # A card that comes back may still be at work for its last stay.
+        if self._contacts is None or self._contacts.card is not card:
+            self._contacts = Contacts(card)
+        self._insertion = Insertion(self._contacts)
         self._announce()
 
     def remove(self) -> None:

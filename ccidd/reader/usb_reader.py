@@ -5,7 +5,6 @@ Source: Universal Serial Bus Specification Rev 2.0, chapter 9; USB CCID Rev 1.1,
 (descriptors) and 5.3 (class-specific requests).
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -32,6 +31,7 @@ from ccid_protocol.usb import (
     StandardRequest,
     TransferType,
 )
+from ccidd.reader.bulk_in import BulkIn, Piece
 from ccidd.reader.ccid_reader import CcidReader
 from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import CLOCK, DATA_RATES, Level, ReaderProfile
@@ -94,8 +94,7 @@ class UsbReader:
         self.configuration = 0
         """bConfigurationValue of the active configuration, 0 for none."""
         self._halted: set[int] = set()
-        self._unread: deque[bytes] = deque()
-        self._is_notification_doubtful = False
+        self._unread = BulkIn()
 
     async def run(self) -> None:
         """Carries out what hosts send, until it is cancelled."""
@@ -108,6 +107,17 @@ class UsbReader:
         self.configuration = 0
         self._forget()
 
+    def resume(self) -> None:
+        """Takes its place in a session of which it may know nothing, in the middle of it.
+
+        A virtual machine that was migrated from another host has the device configured, and is told
+        of its cards again: they are off here. One that comes back may have missed a notification.
+        """
+        if self.configuration:
+            self.restart_interrupt_in()
+        else:
+            self.set_configuration(CONFIGURATION)
+
     def set_configuration(self, value: int) -> bool:
         """Takes SET_CONFIGURATION; False if there is no such configuration."""
         if value not in {0, CONFIGURATION}:
@@ -116,20 +126,26 @@ class UsbReader:
         self._forget()
         return True
 
+    def alternate_setting(self, interface: int) -> int | None:
+        """Tells the setting of an interface; None if there is no such interface now."""
+        return 0 if self.configuration and interface == INTERFACE else None
+
     def set_interface(self, interface: int, alternate_setting: int) -> bool:
         """Takes SET_INTERFACE; False if there is no such setting."""
-        if not self.configuration or (interface, alternate_setting) != (INTERFACE, 0):
+        if self.alternate_setting(interface) != alternate_setting:
             return False
-        # 9.1.1.5: the endpoints start anew, but no card loses its power.
+        # 9.1.1.5: the endpoints start anew, but no card loses its power. The host that chooses a
+        # setting has just opened the reader, and is not to find what was meant for another.
         self._halted.clear()
         self._messages.reset()
+        self._reader.forget_aborts()
+        self._unread.clear()
         return True
 
     def _forget(self) -> None:
         self._halted.clear()
         self._messages.reset()
         self._unread.clear()
-        self._is_notification_doubtful = False
         self._reader.reset()
         self.wake()
 
@@ -161,8 +177,9 @@ class UsbReader:
                 return self._status(setup)
             case StandardRequest.GET_CONFIGURATION:
                 return bytes([self.configuration])
-            case StandardRequest.GET_INTERFACE if self.configuration and setup.index == INTERFACE:
-                return b"\0"
+            case StandardRequest.GET_INTERFACE:
+                setting = self.alternate_setting(setup.index)
+                return None if setting is None else bytes([setting])
             case _:
                 return None
 
@@ -259,8 +276,6 @@ class UsbReader:
             self._halted.add(BULK_OUT)
         if self.is_halted(BULK_OUT):
             return False
-        # Whoever sends a message has seen what it was notified of.
-        self._is_notification_doubtful = False
         self._messages.receive_packet(data)
         while not isinstance(event := self._messages.next_event(), NeedData):
             if isinstance(event, RuntTransfer):
@@ -269,41 +284,32 @@ class UsbReader:
             self._reader.submit(event)
         return True
 
-    def read_bulk_in(self, size: int) -> bytes | None:
+    def read_bulk_in(self, size: int) -> Piece | None:
         """Gives the next bytes of one message, at most `size`; None if there are none yet."""
-        if not self._unread:
-            return None
-        message = self._unread.popleft()
-        if len(message) > size:
-            self._unread.appendleft(message[size:])
-        return message[:size]
+        return self._unread.take(size)
 
-    def unread_bulk_in(self, data: bytes) -> None:
-        """Takes bytes back that the host has not seen; they come before all others again."""
-        if data:
-            self._unread.appendleft(data)
-            self.wake()
+    def unread_bulk_in(self, piece: Piece) -> None:
+        """Takes bytes back that the host has not seen, to be read again before all others."""
+        self._unread.give_back(piece)
+        self.wake()
 
     def read_interrupt_in(self) -> bytes | None:
         """Gives what the host is to be notified of; None if there is nothing."""
-        notification = self._reader.take_notification()
-        if notification is None:
+        if self.is_halted(INTERRUPT_IN):
             return None
-        self._is_notification_doubtful = True
-        return encode_notification(notification)
+        notification = self._reader.take_hardware_error() or self._reader.take_notification()
+        return None if notification is None else encode_notification(notification)
 
     def restart_interrupt_in(self) -> None:
         """Learns that the host listens again, and may have missed the last notification."""
-        if self._is_notification_doubtful:
-            self._is_notification_doubtful = False
-            self._reader.repeat_notification()
+        self._reader.repeat_notification()
         self.wake()
 
     def _respond(self, response: Response) -> None:
         if response.command_status is CommandStatus.TIME_EXTENSION and self._unread:
             # A host that does not read is not waiting.
             return
-        self._unread.append(ccid.encode(response))
+        self._unread.put(ccid.encode(response))
         self.wake()
 
     def _announce(self) -> None:

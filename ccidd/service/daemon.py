@@ -21,7 +21,7 @@ from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal, serve_serial
-from ccidd.transport.usbredir import serve_usbredir
+from ccidd.transport.usbredir import UsbredirPort
 from ccidd.transport.vscard import serve_vscard
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -58,8 +58,8 @@ async def serve_reader(
         slots: the reader's slots.
         device: the reader.
     """
-    handler = partial(serve_usbredir, device=device, slots=slots)
-    return await _Daemon(slots, handler, device.run).run(open_endpoint)
+    port = UsbredirPort(device, slots)
+    return await _Daemon(slots, port.serve, port.run).run(open_endpoint)
 
 
 async def serve_line(

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The front door `usbredir`: the reader as a USB device for QEMU's usb-redir.
 
-One connection carries the whole device, as `ccid_protocol.usbredir` describes. The reader outlives
-it: a virtual machine that was migrated here goes on where it was.
+One connection carries the whole device, as `ccid_protocol.usbredir` describes. A virtual machine
+that is migrated goes on over another connection in the middle of its session, so what it waits for,
+and the cards' power, outlive a connection for a while.
 """
 
-from collections import deque
+import math
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -17,6 +19,7 @@ from ccid_protocol.errors import RemoteProtocolError
 from ccid_protocol.events import ConnectionClosed, NeedData
 from ccid_protocol.usb import SetupPacket
 from ccid_protocol.usbredir import (
+    MAX_REMEMBERED,
     AltSettingStatus,
     BulkPacket,
     Cancelled,
@@ -35,23 +38,30 @@ from ccid_protocol.usbredir import (
     InterfaceInfo,
     InterruptPacket,
     InterruptReceivingStatus,
+    IsoStreamStatus,
     Reset,
     Resumed,
+    Session,
     SetAltSetting,
     SetConfiguration,
     Speed,
     StartInterruptReceiving,
+    StartIsoStream,
     Status,
     StopInterruptReceiving,
-    is_in,
+    StopIsoStream,
 )
+from ccidd.reader.bulk_in import Piece
 from ccidd.reader.slot import Slot
-from ccidd.reader.usb_reader import BULK_IN, BULK_OUT, INTERFACE, INTERRUPT_IN, UsbReader
+from ccidd.reader.usb_reader import BULK_IN, BULK_OUT, INTERRUPT_IN, UsbReader
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 DISCONNECT_TIMEOUT: Final = 1.0
 """Seconds that QEMU has to acknowledge that the device is gone."""
+
+RESUME_TIMEOUT: Final = 30.0
+"""Seconds after a connection in which a migrated virtual machine can go on with its session."""
 
 MAX_UNSENT: Final = 1 << 20
 """Bytes that may wait to be written before no more are read from the peer."""
@@ -59,41 +69,77 @@ MAX_UNSENT: Final = 1 << 20
 _RECEIVE_SIZE: Final = 65536
 
 
-async def serve_usbredir(stream: trio.abc.Stream, device: UsbReader, slots: Sequence[Slot]) -> bool:
-    """Serves a connection until QEMU closes it, breaks it, or the reader is unplugged.
+class UsbredirPort:
+    """Where the reader is plugged in, for one connection after the other.
 
     Args:
-        stream: the connection, which the caller closes.
-        device: the reader, whose `run` the caller has started.
+        device: the reader.
         slots: its slots.
-
-    Returns:
-        Whether the peer spoke usbredir at all.
     """
-    session = _Session(stream, device)
-    try:
-        await session.run(slots)
-    except* RemoteProtocolError as errors:
-        log.warning("connection_failed", reason="; ".join(map(str, errors.exceptions)))
-    except* trio.BrokenResourceError:
-        # QEMU closes so where it has not read all: when it is killed, or the device is unplugged.
-        log.info("connection_closed", unread=True)
-    else:
-        log.info("connection_closed")
-    finally:
-        session.detach()
-    return session.is_open
+
+    def __init__(self, device: UsbReader, slots: Sequence[Slot]) -> None:
+        self._device = device
+        self._slots = slots
+        # QEMU does not repeat that it listens, and drops what it did not ask for.
+        self._session = Session(receiving=frozenset({INTERRUPT_IN}))
+        self._is_connected = False
+        self._changed = trio.Event()
+
+    async def run(self) -> None:
+        """Runs the reader until it is cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._device.run)
+            while True:
+                is_left = not self._is_connected and self._device.configuration
+                with trio.move_on_after(RESUME_TIMEOUT if is_left else math.inf) as wait:
+                    await self._changed.wait()
+                if wait.cancelled_caught:
+                    log.info("session_over")
+                    self._device.reset()
+
+    async def serve(self, stream: trio.abc.Stream) -> bool:
+        """Serves a connection until QEMU closes it, breaks it, or the reader is unplugged.
+
+        Args:
+            stream: the connection, which the caller closes.
+
+        Returns:
+            Whether the peer spoke usbredir at all.
+        """
+        connection = _Connection(stream, self._device, self._session)
+        self._set_connected(True)
+        try:
+            await connection.run(self._slots)
+        except* RemoteProtocolError as errors:
+            log.warning("connection_failed", reason="; ".join(map(str, errors.exceptions)))
+        except* trio.BrokenResourceError:
+            # QEMU closes so where it has not read all: when it is killed, or the device unplugged.
+            log.info("connection_closed", unread=True)
+        else:
+            log.info("connection_closed")
+        finally:
+            self._session = connection.close()
+            self._set_connected(False)
+        return connection.is_open
+
+    def _set_connected(self, is_connected: bool) -> None:  # noqa: FBT001 (it is what is set)
+        self._is_connected = is_connected
+        self._changed.set()
+        self._changed = trio.Event()
 
 
-class _Session:
+class _Connection:
     """One connection. A task reads and decides, one writes, one waits for the end."""
 
-    def __init__(self, stream: trio.abc.Stream, device: UsbReader) -> None:
+    def __init__(self, stream: trio.abc.Stream, device: UsbReader, previous: Session) -> None:
         self._stream = stream
         self._device = device
-        self._connection = usbredir.Connection(usbredir.Role.DEVICE)
+        self._connection = usbredir.Connection(usbredir.Role.DEVICE, previous=previous)
         self._unsent = bytearray()
+        self._sending = b""
         self._reads: deque[BulkPacket] = deque()
+        # What the last requests for bulk-IN data got, by their ids.
+        self._given: OrderedDict[int, Piece] = OrderedDict()
         self._progress = trio.Event()
         device.wake = self._announce_progress
 
@@ -101,9 +147,10 @@ class _Session:
     def is_open(self) -> bool:
         return self._connection.is_open
 
-    def detach(self) -> None:
-        """Leaves the device to the next connection."""
+    def close(self) -> Session:
+        """Leaves the device to the next connection, and gives what that needs to know."""
         self._device.wake = _nobody_listens
+        return self._connection.session
 
     async def run(self, slots: Sequence[Slot]) -> None:
         async with trio.open_nursery() as nursery:
@@ -119,7 +166,7 @@ class _Session:
         if self._connection.is_connected:
             self._send(DeviceDisconnect())
         with trio.move_on_after(DISCONNECT_TIMEOUT):
-            await self._until(lambda: not self._unsent)
+            await self._until(lambda: not (self._unsent or self._sending))
 
     # Reading. What the device answers at once is put behind what is to be written.
 
@@ -138,9 +185,9 @@ class _Session:
         match event:
             case Hello():
                 self._send(self._connection.hello)
-                self._announce_device()
+                self._plug_in()
             case Resumed():
-                log.info("session_resumed")
+                self._resume()
             case Reset():
                 self._reads.clear()
                 self._device.reset()
@@ -148,41 +195,72 @@ class _Session:
                 self._cancel(event)
             case FilterReject():
                 log.warning("device_rejected", hint="QEMU's usb-redir says why in its own log")
-            case ControlPacket():
-                self._control(event)
-            case BulkPacket():
-                self._bulk(event)
-            case StartInterruptReceiving(id=request, endpoint=endpoint):
-                status = Status.SUCCESS if endpoint == INTERRUPT_IN else Status.STALL
-                self._send(InterruptReceivingStatus(request, status, endpoint))
-                self._device.restart_interrupt_in()
-            case StopInterruptReceiving(id=request, endpoint=endpoint):
-                self._send(InterruptReceivingStatus(request, Status.SUCCESS, endpoint))
             case _:
-                self._take_setting(event)
+                self._carry_out(event)
 
-    def _take_setting(self, event: usbredir.Event) -> None:
+    def _carry_out(self, request: usbredir.Event) -> None:
+        match request:
+            case ControlPacket():
+                self._control(request)
+            case BulkPacket():
+                self._bulk(request)
+            case StartInterruptReceiving(id=number, endpoint=endpoint):
+                available = endpoint == INTERRUPT_IN and not self._device.is_halted(endpoint)
+                status = Status.SUCCESS if available else Status.STALL
+                self._send(InterruptReceivingStatus(number, status, endpoint))
+                self._device.restart_interrupt_in()
+            case StopInterruptReceiving(id=number, endpoint=endpoint):
+                self._send(InterruptReceivingStatus(number, Status.SUCCESS, endpoint))
+            case SetConfiguration() | GetConfiguration() | SetAltSetting() | GetAltSetting():
+                self._set(request)
+            case _:
+                self._refuse(request)
+
+    def _set(
+        self, request: SetConfiguration | GetConfiguration | SetAltSetting | GetAltSetting
+    ) -> None:
         device = self._device
-        match event:
-            case SetConfiguration(id=request, configuration=value):
+        match request:
+            case SetConfiguration(id=number, configuration=value):
                 done = device.set_configuration(value)
                 self._announce_tables()
                 status = Status.SUCCESS if done else Status.STALL
-                self._send(ConfigurationStatus(request, status, device.configuration))
-            case GetConfiguration(id=request):
-                self._send(ConfigurationStatus(request, Status.SUCCESS, device.configuration))
-            case SetAltSetting(id=request, interface=interface, alt=alt):
+                self._send(ConfigurationStatus(number, status, device.configuration))
+            case GetConfiguration(id=number):
+                self._send(ConfigurationStatus(number, Status.SUCCESS, device.configuration))
+            case SetAltSetting(id=number, interface=interface, alt=alt):
                 done = device.set_interface(interface, alt)
                 self._announce_tables()
                 status = Status.SUCCESS if done else Status.STALL
-                self._send(AltSettingStatus(request, status, interface, 0))
-            case GetAltSetting(id=request, interface=interface):
-                status = Status.SUCCESS if interface == INTERFACE else Status.STALL
-                self._send(AltSettingStatus(request, status, interface, 0))
+                self._send(AltSettingStatus(number, status, interface, alt if done else 0))
+            case GetAltSetting(id=number, interface=interface):
+                setting = device.alternate_setting(interface)
+                status = Status.STALL if setting is None else Status.SUCCESS
+                self._send(AltSettingStatus(number, status, interface, setting or 0))
+
+    def _refuse(self, request: usbredir.Event) -> None:
+        """Answers what is about kinds of endpoints that the device does not have."""
+        match request:
+            case StartIsoStream(id=number, endpoint=endpoint):
+                self._send(IsoStreamStatus(number, Status.STALL, endpoint))
+            case StopIsoStream(id=number, endpoint=endpoint):
+                self._send(IsoStreamStatus(number, Status.SUCCESS, endpoint))
+            case InterruptPacket():
+                self._send(request.answer(status=Status.STALL))
             case _:
-                # Acknowledgements, filters, and streams that no endpoint of the device has: QEMU
-                # sends those to no device that has not offered them.
-                log.debug("packet_ignored", packet=type(event).__name__)
+                # Acknowledgements, filters, and data of a stream that was not started.
+                log.debug("packet_ignored", packet=type(request).__name__)
+
+    def _plug_in(self) -> None:
+        self._device.reset()
+        self._announce_device()
+
+    def _resume(self) -> None:
+        """Goes on with the session of the connection before."""
+        waiting = (r for r in self._connection.pending if isinstance(r, BulkPacket))
+        self._reads.extend(request for request in waiting if request.endpoint == BULK_IN)
+        self._device.resume()
+        log.info("session_resumed")
 
     def _announce_device(self) -> None:
         descriptor = self._device.device
@@ -218,14 +296,17 @@ class _Session:
         setup = SetupPacket(
             request.requesttype, request.request, request.value, request.index, request.length
         )
-        answer = self._device.control(setup)
+        answer = self._device.control(setup) if _is_zero(request.endpoint) else None
         if answer is None:
             self._send(request.answer(status=Status.STALL))
         else:
             self._send(request.answer(answer))
+        if self._connection.is_receiving(INTERRUPT_IN) and self._device.is_halted(INTERRUPT_IN):
+            # It was halted by this; the guest's next wish for its packets is a new one.
+            self._send(InterruptReceivingStatus(0, Status.STALL, INTERRUPT_IN))
 
     def _bulk(self, request: BulkPacket) -> None:
-        if is_in(request.endpoint):
+        if request.endpoint == BULK_IN:
             self._reads.append(request)
         else:
             taken = request.endpoint == BULK_OUT and self._device.write_bulk_out(request.data)
@@ -236,7 +317,7 @@ class _Session:
         if cancelled.answer is not None:
             self._send(cancelled.answer)
         if cancelled.lost is not None:
-            self._device.unread_bulk_in(cancelled.lost.data)
+            self._device.unread_bulk_in(self._given.pop(cancelled.id))
 
     # Writing.
 
@@ -247,22 +328,31 @@ class _Session:
             if not self._unsent:
                 await self._progress.wait()
                 continue
-            unsent, self._unsent = bytes(self._unsent), bytearray()
-            await self._stream.send_all(unsent)
+            self._sending, self._unsent = bytes(self._unsent), bytearray()
+            await self._stream.send_all(self._sending)
+            self._sending = b""
             self._announce_progress()
 
     def _answer_reads(self) -> None:
         """Answers the reads that wait, oldest first, as far as there is something to read."""
         while self._reads:
             request = self._reads[0]
-            if request.endpoint != BULK_IN or self._device.is_halted(BULK_IN):
+            if self._device.is_halted(BULK_IN):
                 answer = request.answer(status=Status.STALL)
-            elif (data := self._device.read_bulk_in(request.length)) is not None:
-                answer = request.answer(data)
+            elif (piece := self._device.read_bulk_in(request.length)) is not None:
+                self._remember(request, piece)
+                answer = request.answer(piece.data)
             else:
                 return
             self._reads.popleft()
             self._send(answer)
+
+    def _remember(self, request: BulkPacket, piece: Piece) -> None:
+        """Keeps in mind what a request got, for as long as the connection may take it back."""
+        self._given.pop(request.id, None)
+        self._given[request.id] = piece
+        if len(self._given) > MAX_REMEMBERED:
+            self._given.popitem(last=False)
 
     def _notify(self) -> None:
         if not self._connection.is_receiving(INTERRUPT_IN):
@@ -283,6 +373,11 @@ class _Session:
     def _announce_progress(self) -> None:
         self._progress.set()
         self._progress = trio.Event()
+
+
+def _is_zero(endpoint: int) -> bool:
+    """Whether an endpoint is number zero, the only one for control transfers."""
+    return endpoint in {0x00, 0x80}
 
 
 def _nobody_listens() -> None:

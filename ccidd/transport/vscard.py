@@ -192,12 +192,12 @@ class _Session:
                 await self._slot.wait_until_not(None)
                 continue
             try:
-                await self._insert(insertion.card)
+                await self._insert(insertion.contacts)
                 await self._slot.wait_until_not(insertion)
                 await self._remove()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_TIMEOUT):
-                    await insertion.card.power_off()
+                    await insertion.contacts.power_off()
             if not self._slot.unplugged:
                 await trio.sleep(SWAP_DELAY)
         await self._notify(vscard.ReaderRemove(self._reader_id))

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ccid_protocol.atr import ATR
+from ccid_protocol.atr import ATR, InterfaceBytes
 from ccidd.card.card import Card
 
 
@@ -15,13 +15,17 @@ class ScriptedCard(Card):
     Args:
         answer: makes the response of a command.
         historical: the historical bytes of its ATR.
+        interface: the interface bytes of its ATR.
     """
 
     def __init__(
-        self, answer: Callable[[bytes], Awaitable[bytes]], historical: bytes = b"test"
+        self,
+        answer: Callable[[bytes], Awaitable[bytes]],
+        historical: bytes = b"test",
+        interface: tuple[InterfaceBytes, ...] = (),
     ) -> None:
         self._answer = answer
-        self._atr = ATR(historical)
+        self._atr = ATR(historical, interface)
         self.history: list[str] = []
 
     async def power_on(self) -> ATR:

@@ -117,16 +117,18 @@ async def test_short_apdus_have_no_level(autojump_clock: trio.testing.MockClock)
 
 @pytest.mark.parametrize(("atr", "is_block"), [(T1, True), (T0_AND_T1, False)])
 async def test_without_pps_the_first_protocol_is_in_use(
-    atr: ATR, *, is_block: bool, autojump_clock: trio.testing.MockClock
+    atr: ATR, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, *, is_block: bool
 ) -> None:
-    exchange = TpduExchange(echo_card(), atr)
+    exchange = TpduExchange(echo_card(), atr, nursery)
     sent = block(0x00, apdu(2)) if is_block else apdu(2)
     expected = block(0x00, b"\x90\0") if is_block else b"\x90\0"
     assert await exchange.transfer(sent, 0) == (expected, ChainParameter.WHOLE)
 
 
-async def test_pps_comes_first_or_not_at_all(autojump_clock: trio.testing.MockClock) -> None:
-    exchange = TpduExchange(echo_card(), T0_AND_T1)
+async def test_pps_comes_first_or_not_at_all(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    exchange = TpduExchange(echo_card(), T0_AND_T1, nursery)
     request = PPS(1).encode()
     assert await exchange.transfer(request, 0) == (request, ChainParameter.WHOLE)
     # Now it is a block, whose check fails.
@@ -135,18 +137,18 @@ async def test_pps_comes_first_or_not_at_all(autojump_clock: trio.testing.MockCl
 
 
 async def test_a_pps_with_a_wrong_check_finds_a_mute_card(
-    autojump_clock: trio.testing.MockClock,
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    exchange = TpduExchange(echo_card(), T0_AND_T1)
+    exchange = TpduExchange(echo_card(), T0_AND_T1, nursery)
     with pytest.raises(SlotFailure) as caught:
         await exchange.transfer(b"\xff\x01\x00", 0)
     assert caught.value.error == SlotError.ICC_MUTE
 
 
 async def test_the_card_takes_blocks_of_its_own_size(
-    autojump_clock: trio.testing.MockClock,
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    exchange = TpduExchange(echo_card(), T0_AND_T1)
+    exchange = TpduExchange(echo_card(), T0_AND_T1, nursery)
     exchange.select(1)
     too_long = block(0x00, apdu(2) + bytes(0x41 - 4))
     answer, _chain = await exchange.transfer(too_long, 0)
@@ -157,9 +159,9 @@ async def test_the_card_takes_blocks_of_its_own_size(
 
 
 async def test_a_response_that_is_longer_than_a_block_is_chained(
-    autojump_clock: trio.testing.MockClock,
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    exchange = TpduExchange(echo_card(), T1)
+    exchange = TpduExchange(echo_card(), T1, nursery)
     answer, _chain = await exchange.transfer(block(0x00, apdu(50)), 0)
     assert (answer[1], answer[2]) == (0x20, 32)
     rest, _chain = await exchange.transfer(block(0x90), 0)
@@ -167,18 +169,103 @@ async def test_a_response_that_is_longer_than_a_block_is_chained(
     assert answer[3:-1] + rest[3:-1] == await echo_card().transmit(apdu(50))
 
 
+class SlowCard(ScriptedCard):
+    """Works for some seconds on each command; `at_work` counts those that it works on."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(self._work)
+        self._seconds = seconds
+        self.at_work = 0
+
+    async def _work(self, command: bytes) -> bytes:
+        self.at_work += 1
+        try:
+            await trio.sleep(self._seconds)
+        finally:
+            self.at_work -= 1
+        return b"\x90\0"
+
+
+WTX_REQUEST, WTX_RESPONSE, RESYNCH_REQUEST = 0xC3, 0xE3, 0xC0
+
+
+async def test_a_card_that_works_for_long_asks_for_more_time_before_its_time_is_over(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    exchange = TpduExchange(SlowCard(5), T1, nursery)
+    block_waiting_time = 16 * 960 * 372 / 4_000_000
+    sent = block(0x00, apdu(2))
+    requests = 0
+    while True:
+        started = trio.current_time()
+        answer, _chain = await exchange.transfer(sent, 0)
+        assert trio.current_time() - started < block_waiting_time
+        if answer[1] != WTX_REQUEST:
+            break
+        requests += 1
+        sent = block(WTX_RESPONSE, answer[3:-1])
+    assert answer == block(0x00, b"\x90\0")
+    assert requests == 4
+
+
+async def test_a_card_that_must_resynchronize_forgets_what_it_works_on(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    card = SlowCard(5)
+    exchange = TpduExchange(card, T1, nursery)
+    answer, _chain = await exchange.transfer(block(0x00, apdu(2)), 0)
+    assert (answer[1], card.at_work) == (WTX_REQUEST, 1)
+    answer, _chain = await exchange.transfer(block(RESYNCH_REQUEST), 0)
+    assert answer == block(0xE0)
+    await trio.testing.wait_all_tasks_blocked()
+    assert card.at_work == 0
+
+
+async def test_a_card_without_power_works_on_nothing(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    card = SlowCard(5)
+    exchange = TpduExchange(card, T1, nursery)
+    await exchange.transfer(block(0x00, apdu(2)), 0)
+    exchange.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert card.at_work == 0
+
+
+async def test_a_command_that_is_cancelled_is_not_worked_on(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    card = SlowCard(5)
+    exchange = TpduExchange(card, T1, nursery)
+    with trio.move_on_after(0.1):
+        await exchange.transfer(block(0x00, apdu(2)), 0)
+    await trio.testing.wait_all_tasks_blocked()
+    assert card.at_work == 0
+
+
+async def test_a_fault_of_a_card_at_work_is_not_lost(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def fail(command: bytes) -> bytes:
+        raise ZeroDivisionError
+
+    exchange = TpduExchange(ScriptedCard(fail), T1, nursery)
+    with pytest.raises(ZeroDivisionError):
+        await exchange.transfer(block(0x00, apdu(2)), 0)
+
+
 # PIN entry.
 
 
 async def test_a_pin_command_is_wrapped_as_its_level_demands(
-    autojump_clock: trio.testing.MockClock,
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     prologue = bytes([0x00, 0x00, 0x00])
     extended = ExtendedApduExchange(echo_card(), 100)
     assert await extended.transfer_secure(apdu(2), prologue) == b"\x90\0"
     assert await ShortApduExchange(echo_card()).transfer_secure(apdu(2), prologue) == b"\x90\0"
-    t0 = TpduExchange(echo_card(), T0_AND_T1)
+    t0 = TpduExchange(echo_card(), T0_AND_T1, nursery)
     assert await t0.transfer_secure(apdu(2), prologue) == b"\x90\0"
-    t1 = TpduExchange(echo_card(), T1)
+    t1 = TpduExchange(echo_card(), T1, nursery)
     assert await t1.transfer_secure(apdu(2), prologue) == block(0x00, b"\x90\0")
     assert await t1.transfer_secure(apdu(2), b"\x00\x40\x00") == block(0x40, b"\x90\0")

@@ -230,6 +230,7 @@ async def test_an_abort_and_a_removal_end_the_entry(
     assert failure_of(await bench.answers.receive()) == SlotError.CMD_ABORTED
     bench.reader.submit(Abort(0, 9))
     assert (await bench.answers.receive()).error == 0
+    await trio.testing.wait_all_tasks_blocked()
     assert source.ended_early
 
     source.ended_early = False
@@ -237,6 +238,7 @@ async def test_an_abort_and_a_removal_end_the_entry(
     await trio.testing.wait_all_tasks_blocked()
     bench.slot.remove()
     assert failure_of(await bench.answers.receive()) == SlotError.ICC_MUTE
+    await trio.testing.wait_all_tasks_blocked()
     assert source.ended_early
     assert bench.commands == []
 

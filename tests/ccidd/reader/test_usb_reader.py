@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
@@ -48,8 +49,8 @@ Start = Callable[..., Awaitable[UsbReader]]
 
 @pytest.fixture
 def start(nursery: trio.Nursery) -> Start:
-    async def start(*cards: Card | None) -> UsbReader:
-        device = reader(*cards)
+    async def start(*cards: Card | None, configured: bool = True) -> UsbReader:
+        device = reader(*cards, configured=configured)
         nursery.start_soon(device.run)
         await trio.testing.wait_all_tasks_blocked()
         return device
@@ -57,10 +58,15 @@ def start(nursery: trio.Nursery) -> Start:
     return start
 
 
+def read_bulk_in(device: UsbReader, size: int = 65556) -> bytes | None:
+    piece = device.read_bulk_in(size)
+    return None if piece is None else piece.data
+
+
 async def ask(device: UsbReader, command: ccid.Command) -> ccid.Response:
     assert device.write_bulk_out(ccid.encode(command))
     await trio.testing.wait_all_tasks_blocked()
-    answer = device.read_bulk_in(65556)
+    answer = read_bulk_in(device, 65556)
     assert answer is not None
     return ccid.decode_response(answer)
 
@@ -322,7 +328,7 @@ async def test_an_abort_has_its_other_half_on_the_bulk_endpoint(
     assert device.write_bulk_out(ccid.encode(Abort(0, 3)))
     await trio.testing.wait_all_tasks_blocked()
     answers = []
-    while (raw := device.read_bulk_in(100)) is not None:
+    while (raw := read_bulk_in(device, 100)) is not None:
         answers.append(ccid.decode_response(raw))
     assert [(a.seq, a.error) for a in answers] == [(2, SlotError.CMD_ABORTED), (3, 0)]
 
@@ -334,7 +340,7 @@ def test_before_a_configuration_all_endpoints_stall() -> None:
     device = reader(configured=False)
     assert all(device.is_halted(endpoint) for endpoint in ENDPOINTS)
     assert not device.write_bulk_out(ccid.encode(GetSlotStatus(0, 1)))
-    assert device.read_bulk_in(100) is None
+    assert read_bulk_in(device, 100) is None
 
 
 @pytest.mark.parametrize("size", [1, 9])
@@ -342,10 +348,10 @@ def test_a_runt_halts_bulk_out(size: int) -> None:
     device = reader()
     assert not device.write_bulk_out(bytes([0x65]) * size)
     assert device.control(get_status(2, BULK_OUT)) == b"\x01\0"
-    assert device.read_bulk_in(100) is None
+    assert read_bulk_in(device, 100) is None
     device.control(feature(CLEAR, 2, 0, BULK_OUT))
     assert device.write_bulk_out(ccid.encode(GetSlotStatus(0, 1)))
-    assert device.read_bulk_in(100) is not None
+    assert read_bulk_in(device, 100) is not None
 
 
 def test_a_cleared_halt_forgets_half_a_message() -> None:
@@ -354,7 +360,7 @@ def test_a_cleared_halt_forgets_half_a_message() -> None:
     assert device.write_bulk_out(whole[:64])
     device.control(feature(CLEAR, 2, 0, BULK_OUT))
     assert device.write_bulk_out(ccid.encode(GetSlotStatus(0, 2)))
-    answer = device.read_bulk_in(100)
+    answer = read_bulk_in(device, 100)
     assert answer is not None
     assert ccid.decode_response(answer).seq == 2
 
@@ -362,7 +368,7 @@ def test_a_cleared_halt_forgets_half_a_message() -> None:
 def test_an_empty_packet_between_messages_is_nothing() -> None:
     device = reader()
     assert device.write_bulk_out(b"")
-    assert device.read_bulk_in(100) is None
+    assert read_bulk_in(device, 100) is None
 
 
 def test_unread_answers_halt_bulk_out_and_are_kept() -> None:
@@ -371,7 +377,7 @@ def test_unread_answers_halt_bulk_out_and_are_kept() -> None:
         assert device.write_bulk_out(ccid.encode(GetSlotStatus(0, seq)))
     assert not device.write_bulk_out(ccid.encode(GetSlotStatus(0, 200)))
     assert device.is_halted(BULK_OUT)
-    answers = [device.read_bulk_in(64) for _ in range(MAX_UNREAD + 1)]
+    answers = [read_bulk_in(device, 64) for _ in range(MAX_UNREAD + 1)]
     assert [answer[6] for answer in answers if answer] == list(range(MAX_UNREAD))
     assert answers[-1] is None
 
@@ -380,8 +386,8 @@ def test_messages_are_never_joined_in_one_read() -> None:
     device = reader()
     for seq in (1, 2):
         device.write_bulk_out(ccid.encode(GetSlotStatus(0, seq)))
-    assert device.read_bulk_in(4) == b"\x81\0\0\0"
-    rest, second = device.read_bulk_in(100), device.read_bulk_in(100)
+    assert read_bulk_in(device, 4) == b"\x81\0\0\0"
+    rest, second = read_bulk_in(device, 100), read_bulk_in(device, 100)
     assert rest is not None
     assert (len(rest), rest[2]) == (6, 1)
     assert second is not None
@@ -395,7 +401,6 @@ def test_what_is_taken_back_comes_first() -> None:
     first = device.read_bulk_in(100)
     assert first is not None
     device.unread_bulk_in(first)
-    device.unread_bulk_in(b"")
     assert device.read_bulk_in(100) == first
 
 
@@ -406,7 +411,7 @@ def test_answers_do_not_outlive_their_configuration(end: Callable[[UsbReader], o
     device.write_bulk_out(ccid.encode(XfrBlock(0, 2, bytes(100)))[:64])
     end(device)
     device.set_configuration(1)
-    assert device.read_bulk_in(100) is None
+    assert read_bulk_in(device, 100) is None
     assert device.write_bulk_out(ccid.encode(GetSlotStatus(0, 3)))
 
 
@@ -434,7 +439,7 @@ async def test_a_host_that_does_not_read_gets_one_time_extension_and_the_answer(
     device.write_bulk_out(ccid.encode(XfrBlock(0, 2, b"\0\0\0\0")))
     await trio.sleep(60)
     statuses = []
-    while (raw := device.read_bulk_in(100)) is not None:
+    while (raw := read_bulk_in(device, 100)) is not None:
         statuses.append(ccid.decode_response(raw).command_status)
     assert statuses == [CommandStatus.TIME_EXTENSION, CommandStatus.OK]
 
@@ -445,7 +450,7 @@ async def test_a_message_longer_than_the_longest_is_refused_by_its_length(
     device = await start(echo_card())
     too_long = b"\x6f" + (65545).to_bytes(4, "little") + bytes([0, 7]) + bytes(3)
     assert device.write_bulk_out(too_long)
-    raw = device.read_bulk_in(100)
+    raw = read_bulk_in(device, 100)
     assert raw is not None
     answer = ccid.decode_response(raw)
     assert (answer.seq, answer.error) == (7, BadMessage(0x6F, 0, 7, 1).error)
@@ -454,33 +459,72 @@ async def test_a_message_longer_than_the_longest_is_refused_by_its_length(
 # Interrupts.
 
 
-async def test_each_slot_is_told_at_the_beginning_and_no_change_twice(
+async def test_each_card_is_told_at_the_beginning_and_no_change_twice(
     start: Start, autojump_clock: trio.testing.MockClock
 ) -> None:
     device = await start(echo_card(), None)
-    assert device.read_interrupt_in() == b"\x50\x0b"
+    assert device.read_interrupt_in() == b"\x50\x03"
     assert device.read_interrupt_in() is None
 
 
-def test_a_notification_in_doubt_is_repeated_until_the_host_speaks() -> None:
-    device = reader(None)
-    told = device.read_interrupt_in()
+def test_a_notification_in_doubt_is_repeated_until_the_host_hears_of_the_slot() -> None:
+    device = reader(echo_card(), echo_card())
+    assert device.read_interrupt_in() == b"\x50\x0f"
     device.restart_interrupt_in()
-    assert device.read_interrupt_in() == told
+    assert device.read_interrupt_in() == b"\x50\x0f"
     assert device.read_interrupt_in() is None
     device.write_bulk_out(ccid.encode(GetSlotStatus(0, 1)))
+    device.restart_interrupt_in()
+    assert device.read_interrupt_in() == b"\x50\x0d"
+    device.write_bulk_out(ccid.encode(GetSlotStatus(1, 2)))
     device.restart_interrupt_in()
     assert device.read_interrupt_in() is None
 
 
 def test_a_restart_without_a_notification_before_repeats_nothing() -> None:
-    device = reader(None)
+    device = reader(echo_card())
     device.restart_interrupt_in()
-    assert device.read_interrupt_in() == b"\x50\x02"
+    assert device.read_interrupt_in() == b"\x50\x03"
     device.write_bulk_out(ccid.encode(GetSlotStatus(0, 1)))
     for _ in range(3):
         device.restart_interrupt_in()
     assert device.read_interrupt_in() is None
+
+
+def test_a_halted_interrupt_endpoint_gives_nothing_and_loses_nothing() -> None:
+    device = reader(echo_card())
+    device.control(feature(SET, 2, 0, INTERRUPT_IN))
+    assert device.read_interrupt_in() is None
+    device.control(feature(CLEAR, 2, 0, INTERRUPT_IN))
+    assert device.read_interrupt_in() == b"\x50\x03"
+
+
+async def test_a_fault_of_a_card_is_notified_as_a_hardware_error(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def fail(command: bytes) -> bytes:
+        raise ZeroDivisionError
+
+    device = await start(ScriptedCard(fail))
+    assert device.read_interrupt_in() is not None
+    await ask(device, IccPowerOn(0, 1))
+    with structlog.testing.capture_logs():
+        answer = await ask(device, XfrBlock(0, 2, b"\0\0\0\0"))
+    assert answer.error == SlotError.HW_ERROR
+    assert device.read_interrupt_in() == bytes([0x51, 0, 2, 1])
+    assert device.read_interrupt_in() is None
+
+
+async def test_a_reader_that_takes_part_in_a_session_it_does_not_know_has_its_cards_off(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    device = await start(echo_card(), configured=False)
+    device.resume()
+    assert device.configuration == 1
+    assert device.read_interrupt_in() == b"\x50\x03"
+    await ask(device, IccPowerOn(0, 1))
+    device.resume()
+    assert (await ask(device, GetSlotStatus(0, 2))).icc_status is IccStatus.ACTIVE
 
 
 # Profiles.

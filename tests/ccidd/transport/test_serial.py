@@ -3,26 +3,21 @@
 
 import os
 import signal
-import subprocess
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cards import ScriptedCard, echo_card
 from ccid_protocol import gempc
-from ccid_protocol.atr import ATR, InterfaceBytes
 from ccid_protocol.ccid import (
     Abort,
+    ClockStatus,
     Command,
     CommandStatus,
     DataBlock,
@@ -39,10 +34,7 @@ from ccid_protocol.ccid import (
 )
 from ccid_protocol.events import ConnectionClosed, NeedData
 from ccidd.card.card import Card
-from ccidd.card.piv.card import piv_card
-from ccidd.card.piv.references import KeyReference
 from ccidd.errors import UserError
-from ccidd.keys.key import KeyAlgorithm
 from ccidd.reader.profile import Level, default_profile
 from ccidd.reader.slot import Slot
 from ccidd.transport.serial import (
@@ -53,8 +45,6 @@ from ccidd.transport.serial import (
     serial_model,
     serve_serial,
 )
-from credentials import credential
-from memory import VolatilePin
 from programs import CCIDD, run_ccidd, started
 
 NAK = gempc.Nak()
@@ -147,7 +137,7 @@ async def test_a_twin_repeats_each_frame_and_then_answers(
     frame = bytes.fromhex("0306 65 00000000 00 07 000000 67")
     host.write(frame)
     assert await host.wire.from_reader.receive() == frame + bytes.fromhex(
-        "0306 81 00000000 00 07 010000 82"
+        "0306 81 00000000 00 07 010001 83"
     )
 
 
@@ -157,9 +147,11 @@ async def test_a_reader_with_several_slots_answers_at_once(
     host = connect(None, echo_card())
     host.write(bytes.fromhex("0306 65 00000000 01 07 000000 66"))
     assert await host.wire.from_reader.receive() == bytes.fromhex(
-        "0306 81 00000000 01 07 010000 83"
+        "0306 81 00000000 01 07 010001 82"
     )
-    assert await host.ask(GetSlotStatus(0, 1)) == SlotStatus(0, 1, IccStatus.ABSENT)
+    assert await host.ask(GetSlotStatus(0, 1)) == SlotStatus(
+        0, 1, IccStatus.ABSENT, ClockStatus.STOPPED_LOW
+    )
 
 
 async def test_a_damaged_frame_gets_nak_and_is_taken_when_it_is_repeated(
@@ -168,7 +160,9 @@ async def test_a_damaged_frame_gets_nak_and_is_taken_when_it_is_repeated(
     host = connect(None)
     host.write(bytes.fromhex("0306 65 00000000 00 07 000000 66"))
     assert await host.event() == NAK
-    assert await host.ask(GetSlotStatus(0, 7)) == SlotStatus(0, 7, IccStatus.ABSENT)
+    assert await host.ask(GetSlotStatus(0, 7)) == SlotStatus(
+        0, 7, IccStatus.ABSENT, ClockStatus.STOPPED_LOW
+    )
 
 
 async def test_a_frame_that_does_not_end_is_given_up(
@@ -179,7 +173,9 @@ async def test_a_frame_that_does_not_end_is_given_up(
     host.write(bytes.fromhex("0306 65 00000000"))
     assert await host.event() == NAK
     assert trio.current_time() - start == pytest.approx(FRAME_TIMEOUT)
-    assert await host.ask(GetSlotStatus(0, 7)) == SlotStatus(0, 7, IccStatus.ABSENT)
+    assert await host.ask(GetSlotStatus(0, 7)) == SlotStatus(
+        0, 7, IccStatus.ABSENT, ClockStatus.STOPPED_LOW
+    )
 
 
 async def test_a_frame_may_come_slowly(
@@ -189,7 +185,7 @@ async def test_a_frame_may_come_slowly(
     for byte in bytes.fromhex("0306 65 00000000 00 07 000000 67"):
         host.write(bytes([byte]))
         await trio.sleep(0.9 * FRAME_TIMEOUT)
-    assert await host.event() == SlotStatus(0, 7, IccStatus.ABSENT)
+    assert await host.event() == SlotStatus(0, 7, IccStatus.ABSENT, ClockStatus.STOPPED_LOW)
 
 
 async def test_a_host_is_told_of_what_changes_after_it_came(
@@ -197,7 +193,9 @@ async def test_a_host_is_told_of_what_changes_after_it_came(
 ) -> None:
     host = connect(echo_card())
     slot = host.slots[0]
-    assert await host.ask(GetSlotStatus(0, 0)) == SlotStatus(0, 0, IccStatus.INACTIVE)
+    assert await host.ask(GetSlotStatus(0, 0)) == SlotStatus(
+        0, 0, IccStatus.INACTIVE, ClockStatus.STOPPED_LOW
+    )
     slot.remove()
     assert await host.event() == REMOVED
     slot.insert(echo_card())
@@ -210,10 +208,14 @@ async def test_the_events_have_no_slot_and_so_only_one_slot_has_them(
     connect: Connect, autojump_clock: trio.testing.MockClock
 ) -> None:
     host = connect(echo_card(), None)
-    assert await host.ask(GetSlotStatus(0, 0)) == SlotStatus(0, 0, IccStatus.INACTIVE)
+    assert await host.ask(GetSlotStatus(0, 0)) == SlotStatus(
+        0, 0, IccStatus.INACTIVE, ClockStatus.STOPPED_LOW
+    )
     host.slots[0].remove()
     await trio.testing.wait_all_tasks_blocked()
-    assert await host.ask(GetSlotStatus(0, 1)) == SlotStatus(0, 1, IccStatus.ABSENT)
+    assert await host.ask(GetSlotStatus(0, 1)) == SlotStatus(
+        0, 1, IccStatus.ABSENT, ClockStatus.STOPPED_LOW
+    )
 
 
 async def test_a_card_that_works_for_long_asks_for_time_by_a_byte(
@@ -224,19 +226,6 @@ async def test_a_card_that_works_for_long_asks_for_time_by_a_byte(
     assert await host.ask(XfrBlock(0, 1, data=b"\0\x10\0\0")) == gempc.TimeRequest(0x80)
     assert await host.event() == gempc.TimeRequest(0x80)
     assert await host.event() == DataBlock(0, 1, IccStatus.ACTIVE, b"\x90\x00")
-
-
-async def test_a_card_that_is_slow_to_start_asks_for_time_by_a_byte(
-    connect: Connect, autojump_clock: trio.testing.MockClock
-) -> None:
-    class SlowToStart(ScriptedCard):
-        async def power_on(self) -> ATR:
-            await trio.sleep(1)
-            return await super().power_on()
-
-    host = connect(SlowToStart(echo_card().transmit))
-    assert await host.ask(IccPowerOn(0, 0)) == gempc.TimeRequest(0x80)
-    assert isinstance(await host.event(), DataBlock)
 
 
 async def test_a_line_that_is_opened_anew_starts_over(
@@ -254,7 +243,9 @@ async def test_a_line_that_is_opened_anew_starts_over(
             break
     host.start_over()
     await trio.sleep(10)
-    assert await host.ask(GetSlotStatus(0, 0)) == SlotStatus(0, 0, IccStatus.INACTIVE)
+    assert await host.ask(GetSlotStatus(0, 0)) == SlotStatus(
+        0, 0, IccStatus.INACTIVE, ClockStatus.STOPPED_LOW
+    )
 
 
 async def test_an_abort_needs_no_control_pipe(
@@ -284,7 +275,9 @@ async def test_a_host_that_does_not_read_loses_answers_and_takes_no_memory(
     await trio.testing.wait_all_tasks_blocked()
     assert len(await host.wire.from_reader.receive()) in range(MAX_UNSENT - 13, MAX_UNSENT + 1)
     host.start_over()
-    assert await host.ask(GetSlotStatus(0, 1)) == SlotStatus(0, 1, IccStatus.ABSENT)
+    assert await host.ask(GetSlotStatus(0, 1)) == SlotStatus(
+        0, 1, IccStatus.ABSENT, ClockStatus.STOPPED_LOW
+    )
 
 
 async def test_an_unplugged_reader_answers_what_is_in_flight_and_says_goodbye(
@@ -334,7 +327,7 @@ def test_whatever_a_host_sends_the_next_is_served(pieces: list[bytes], slots: in
                 await host.wire.from_reader.receive()
             host.start_over()
             answer = await host.ask(GetSlotStatus(0, 1))
-            assert answer == SlotStatus(0, 1, IccStatus.INACTIVE)
+            assert answer == SlotStatus(0, 1, IccStatus.INACTIVE, ClockStatus.STOPPED_LOW)
             nursery.cancel_scope.cancel()
 
     trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -457,208 +450,11 @@ async def test_the_link_is_there_when_ccidd_is_ready_and_gone_when_it_ends(
         # The driver takes this model to have five slots, and so it has.
         os.write(host, bytes.fromhex("0306 65 00000000 04 07 000000 63"))
         answer = await trio.to_thread.run_sync(os.read, host, 100)
-        assert answer == bytes.fromhex("0306 81 00000000 04 07 020000 85")
+        assert answer == bytes.fromhex("0306 81 00000000 04 07 020001 84")
         os.close(host)
         process.send_signal(signal.SIGTERM)
         assert await trio.to_thread.run_sync(process.wait) == 0
     assert not link.is_symlink()
-
-
-# With pcscd and libccid.
-
-PIN = "123456"
-BOTH = (
-    InterfaceBytes(ta=0x11, protocol=0),
-    InterfaceBytes(protocol=1),
-    InterfaceBytes(ta=0xFE, tb=0x45),
-)
-T0 = (InterfaceBytes(ta=0x11, protocol=0),)
-T1 = (
-    InterfaceBytes(ta=0x11, protocol=1),
-    InterfaceBytes(protocol=1),
-    InterfaceBytes(ta=0xFE, tb=0x45),
-)
-
-
-class WithProtocols(Card):
-    """A PIV card that offers the protocols that are given, and needs time to sign."""
-
-    def __init__(self, interface: tuple[InterfaceBytes, ...], seconds: float = 0) -> None:
-        keys = {KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256)}
-        self._card = piv_card(keys, VolatilePin(PIN.encode().ljust(8, b"\xff")))
-        self._interface = interface
-        self._seconds = seconds
-
-    async def power_on(self) -> ATR:
-        return ATR((await self._card.power_on()).historical, self._interface)
-
-    async def power_off(self) -> None:
-        await self._card.power_off()
-
-    async def transmit(self, command: bytes) -> bytes:
-        if command[1] == 0x87:  # GENERAL AUTHENTICATE
-            await trio.sleep(self._seconds)
-        return await self._card.transmit(command)
-
-
-class Pcscd:
-    """A pcscd in a mount namespace of its own, which holds its socket."""
-
-    def __init__(self, process: trio.Process) -> None:
-        enter = ["nsenter", f"--target={process.pid}", "--mount"]
-        if os.geteuid():
-            enter += ["--user", "--preserve-credentials"]
-        self._enter = enter
-
-    async def run(self, *command: str) -> str:
-        """Runs a program that finds this pcscd; gives what it says."""
-        with trio.fail_after(20):
-            result = await trio.run_process(
-                [*self._enter, *command],
-                capture_stdout=True,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        output = result.stdout.decode()
-        assert result.returncode == 0, output
-        return output
-
-
-@asynccontextmanager
-async def pcscd(link: Path, model: str) -> AsyncIterator[Pcscd]:
-    configuration = link.parent / "reader.conf.d"
-    configuration.mkdir(exist_ok=True)
-    (configuration / "ccidd").write_text(
-        'FRIENDLYNAME "ccidd"\n'
-        f"DEVICENAME {link}:{model}\n"
-        "LIBPATH /usr/lib/pcsc/drivers/serial/libccidtwin.so\n"
-    )
-    script = (
-        "mount -t tmpfs none /run && mkdir /run/pcscd && echo && exec pcscd -f -c"
-        f" {configuration} 2>&1"
-    )
-    as_root = ["--map-root-user"] if os.geteuid() else []
-    process = await trio.lowlevel.open_process(
-        ["unshare", "--mount", *as_root, "sh", "-c", script], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    log = bytearray()
-    try:
-        with trio.fail_after(60):
-            log += await process.stdout.receive_some()
-            assert log.startswith(b"\n"), "pcscd needs a mount namespace: unshare --mount failed"
-            host = Pcscd(process)
-            await host.run("sh", "-c", "until [ -S /run/pcscd/pcscd.comm ]; do sleep 0.02; done")
-        yield host
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-            await process.stdout.aclose()
-
-
-@asynccontextmanager
-async def serving(link: Path, slots: list[Slot]) -> AsyncIterator[None]:
-    terminal = PseudoTerminal(link)
-    try:
-        async with trio.open_nursery() as nursery:
-            profile = default_profile(len(slots), "1", Level.TPDU)
-            nursery.start_soon(partial(serve_serial, terminal, slots, profile))
-            yield
-            nursery.cancel_scope.cancel()
-    finally:
-        terminal.close()
-
-
-async def sign_and_verify(host: Pcscd, directory: Path) -> None:
-    data, signature = directory / "data", directory / "signature"
-    data.write_bytes(b"to be signed")
-    await host.run(
-        *("pkcs11-tool", "--login", f"--pin={PIN}", "--sign", "--id=01"),
-        *("--mechanism=ECDSA-SHA256", "--signature-format=openssl"),
-        *(f"--input-file={data}", f"--output-file={signature}"),
-    )
-    key = credential(KeyAlgorithm.P_256).certificate.public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    key.verify(signature.read_bytes(), data.read_bytes(), ec.ECDSA(hashes.SHA256()))
-
-
-@pytest.mark.parametrize("interface", [BOTH, T0, T1], ids=["both", "T=0", "T=1"])
-async def test_pcscd_signs_with_a_card(
-    link: Path, tmp_path: Path, interface: tuple[InterfaceBytes, ...]
-) -> None:
-    async with serving(link, [Slot(WithProtocols(interface))]), pcscd(link, "GemPCTwin") as host:
-        assert "Yes             ccidd 00 00" in await host.run("opensc-tool", "--list-readers")
-        await sign_and_verify(host, tmp_path)
-
-
-@pytest.mark.parametrize(("slots", "model"), [(2, "GemCoreSIMPro"), (5, "GemCorePOSPro")])
-async def test_pcscd_sees_every_slot(link: Path, tmp_path: Path, slots: int, model: str) -> None:
-    assert serial_model(slots).name == model
-    cards = [Slot() for _ in range(slots)]
-    # OpenSC's PKCS#11 module has room for four readers, so it is not asked for the fifth.
-    cards[1].insert(WithProtocols(BOTH))
-    cards[-1].insert(WithProtocols(BOTH))
-    async with serving(link, cards), pcscd(link, model) as host:
-        listed = await host.run("opensc-tool", "--list-readers")
-        expected = ["No" if slot.insertion is None else "Yes" for slot in cards]
-        assert [line.split()[1] for line in listed.splitlines()[2:]] == expected
-        name = await host.run("opensc-tool", f"--reader={slots - 1}", "--name")
-        assert "Personal Identity Verification Card" in name
-        await sign_and_verify(host, tmp_path)
-
-
-async def test_pcscd_follows_a_card_that_goes_and_comes(link: Path, tmp_path: Path) -> None:
-    slot = Slot()
-    async with serving(link, [slot]), pcscd(link, "GemPCTwin") as host:
-        assert " No " in await host.run("opensc-tool", "--list-readers")
-        for _ in range(2):
-            slot.insert(WithProtocols(T1))
-            await until_listed(host, " Yes ")
-            await sign_and_verify(host, tmp_path)
-            slot.remove()
-            await until_listed(host, " No ")
-
-
-async def until_listed(host: Pcscd, text: str) -> None:
-    with trio.fail_after(30):
-        while text not in await host.run("opensc-tool", "--list-readers"):
-            pass
-
-
-async def test_pcscd_may_be_killed_and_started_again(link: Path, tmp_path: Path) -> None:
-    async def answer(command: bytes) -> bytes:
-        await trio.sleep(1)
-        return b"\x6a\x82"
-
-    slot = Slot(ScriptedCard(answer))
-    async with serving(link, [slot]):
-        async with pcscd(link, "GemPCTwin") as host, trio.open_nursery() as nursery:
-            # It dies while the card works.
-            nursery.start_soon(partial(ignoring_failure, host.run, "opensc-tool", "--name"))
-            await until_listed(host, " Yes ")
-            nursery.cancel_scope.cancel()
-        slot.insert(WithProtocols(BOTH))
-        for _ in range(2):
-            async with pcscd(link, "GemPCTwin") as host:
-                await sign_and_verify(host, tmp_path)
-
-
-async def ignoring_failure(run: Callable[..., Awaitable[str]], *command: str) -> None:
-    try:
-        await run(*command)
-    except AssertionError:
-        return
-
-
-@pytest.mark.parametrize("interface", [T0, T1], ids=["T=0", "T=1"])
-async def test_libccid_waits_for_a_card_that_works_for_long(
-    link: Path, tmp_path: Path, interface: tuple[InterfaceBytes, ...]
-) -> None:
-    # libccid's own time-out is 3 seconds; it hears 5 time requests, an odd number.
-    card = WithProtocols(interface, seconds=5)
-    async with serving(link, [Slot(card)]), pcscd(link, "GemPCTwin") as host:
-        await sign_and_verify(host, tmp_path)
 
 
 async def test_the_firmware_tells_its_name_over_the_line(
