@@ -350,7 +350,7 @@ IS_WELL = answered(echo(0xEE, 20), block(0xEE, response_of_length(20)))
 BEGINNING = [
     ("configure 1", ""),
     ("notify", "500f"),
-    *answered(message(0x65, 1), slot_status(1, "010000")),
+    *answered(message(0x65, 1), slot_status(1, "010001")),
     *answered(message(0x62, 2), block(2, ATR)),
     *IS_WELL,
 ]
@@ -361,7 +361,7 @@ ABORTS = [
     abort(2),
     read(message(0x80, 1, specific="40ff00")),
     *answered(message(0x65, 3), slot_status(3, "40ff00")),
-    *answered(message(0x65, 4, slot=1), slot_status(4, "010000", slot=1)),
+    *answered(message(0x65, 4, slot=1), slot_status(4, "010001", slot=1)),
     *answered(message(0x72, 2), slot_status(2)),
     *IS_WELL,
     # The bulk half first.
