@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest uses a PIV card of ccidd's through usb-ccid and ccid-card-passthru."""
+"""A guest uses a PIV card of ccidd's: signs, decrypts, and goes on when ccidd comes and goes.
+
+Unless a test says otherwise, its reader is QEMU's own usb-ccid, with ccid-card-passthru; ccidd's own
+reader is the matter of test_ccid_reader.py.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from harness import scripted_card
 from harness.agent import CommandError
 from harness.ccidd import (
     WAYS,
+    Transport,
     Way,
     guest_with_card,
     passthru,
@@ -40,13 +45,17 @@ if TYPE_CHECKING:
 PIN = "123456"
 WRONG_PIN = "654321"
 MESSAGE = b"signed in a guest\n"
+VSCARD = "--transport=vscard"
 
 
+@pytest.mark.parametrize("transport", ["usbredir", "vscard"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_guest_signs_with_the_embedded_card(
-    way: Way, image: Image, qemu: Qemu, tmp_path: Path
+    way: Way, transport: Transport, image: Image, qemu: Qemu, tmp_path: Path
 ) -> None:
-    async with guest_with_card(image=image, qemu=qemu, workdir=tmp_path, way=way) as pair:
+    async with guest_with_card(
+        image=image, qemu=qemu, workdir=tmp_path, way=way, transport=transport
+    ) as pair:
         opensc = OpenSC(pair.guest)
         pin = pin_of_embedded_card(pair.ccidd)
         await opensc.wait_for_card()
@@ -74,7 +83,9 @@ async def test_a_guest_signs_with_the_embedded_card(
 
 
 async def test_opensc_s_own_test_finds_no_errors(image: Image, qemu: Qemu, tmp_path: Path) -> None:
-    async with guest_with_card(image=image, qemu=qemu, workdir=tmp_path) as pair:
+    async with guest_with_card(
+        image=image, qemu=qemu, workdir=tmp_path, transport="vscard"
+    ) as pair:
         opensc = OpenSC(pair.guest)
         await opensc.wait_for_card()
         shown = await opensc.self_test(pin_of_embedded_card(pair.ccidd))
@@ -95,7 +106,9 @@ async def test_each_key_can_be_of_any_algorithm_and_its_certificate_of_any_size(
 ) -> None:
     # The padding makes the certificates larger than a container, so that they are compressed.
     option = card_option(algorithms, PIN, tmp_path, padding_size=1500)
-    async with guest_with_card(option, image=image, qemu=qemu, workdir=tmp_path) as pair:
+    async with guest_with_card(
+        option, image=image, qemu=qemu, workdir=tmp_path, transport="vscard"
+    ) as pair:
         opensc = OpenSC(pair.guest)
         await opensc.wait_for_card()
         certificates = await opensc.certificates()
@@ -117,7 +130,9 @@ async def test_an_rsa_4096_key_which_opensc_of_debian_12_does_not_know(
     image: Image, qemu: Qemu, tmp_path: Path
 ) -> None:
     option = card_option([KeyAlgorithm.RSA_4096], PIN, tmp_path)
-    async with guest_with_card(option, image=image, qemu=qemu, workdir=tmp_path) as pair:
+    async with guest_with_card(
+        option, image=image, qemu=qemu, workdir=tmp_path, transport="vscard"
+    ) as pair:
         opensc = OpenSC(pair.guest)
         await opensc.wait_for_card()
         key = (await opensc.certificates())["01"].public_key()
@@ -152,13 +167,13 @@ async def test_three_wrong_pins_block_the_card_also_for_the_next_process(
         image, qemu=qemu, workdir=tmp_path, devices=passthru(f"path={path},{qemu.reconnect(1)}")
     ) as guest:
         opensc = OpenSC(guest)
-        async with running_ccidd(option, f"--socket-path={path}", workdir=tmp_path):
+        async with running_ccidd(option, VSCARD, f"--socket-path={path}", workdir=tmp_path):
             await opensc.wait_for_card()
             for left in (2, 1, 0):
                 assert (await opensc.verify_pin(WRONG_PIN, check=False)).status != 0
                 assert await tries_left(guest) == left
         await opensc.wait_until_no_card()
-        async with running_ccidd(option, f"--socket-path={path}", workdir=tmp_path):
+        async with running_ccidd(option, VSCARD, f"--socket-path={path}", workdir=tmp_path):
             await opensc.wait_for_card()
             assert await tries_left(guest) == 0
             with pytest.raises(CommandError, match="blocked"):
@@ -179,7 +194,7 @@ async def test_a_qemu_that_was_killed_and_started_again_has_the_card_again(
     image: Image, qemu: Qemu, tmp_path: Path
 ) -> None:
     path = tmp_path / "card.socket"
-    async with running_ccidd(f"--socket-path={path}", workdir=tmp_path) as ccidd:
+    async with running_ccidd(VSCARD, f"--socket-path={path}", workdir=tmp_path) as ccidd:
         pin = pin_of_embedded_card(ccidd)
         for _ in range(2):
             async with boot_guest(
@@ -199,7 +214,7 @@ async def test_a_ccidd_that_is_started_again_brings_the_card_back_without_anyone
     devices = passthru(f"path={path},{qemu.reconnect(1)}")
     async with boot_guest(image, qemu=qemu, workdir=tmp_path, devices=devices) as guest:
         opensc = OpenSC(guest)
-        async with running_ccidd(f"--socket-path={path}", workdir=tmp_path) as ccidd:
+        async with running_ccidd(VSCARD, f"--socket-path={path}", workdir=tmp_path) as ccidd:
             await opensc.wait_for_card()
             pin = pin_of_embedded_card(ccidd)
             await opensc.sign("01", "ECDSA-SHA256", MESSAGE, pin)
@@ -209,7 +224,7 @@ async def test_a_ccidd_that_is_started_again_brings_the_card_back_without_anyone
         if end == "stopped":
             assert ccidd.returncode == 0
             await opensc.wait_until_no_card()
-        async with running_ccidd(f"--socket-path={path}", workdir=tmp_path) as ccidd:
+        async with running_ccidd(VSCARD, f"--socket-path={path}", workdir=tmp_path) as ccidd:
             await until_logged(ccidd, "event=card_inserted")
             await opensc.wait_for_card()
             certificates = await opensc.certificates()
@@ -224,7 +239,7 @@ async def test_a_guest_that_waits_for_a_killed_ccidd_is_freed_by_the_next(
     devices = passthru(f"path={path},{qemu.reconnect(1)}")
     async with boot_guest(image, qemu=qemu, workdir=tmp_path, devices=devices) as guest:
         opensc = OpenSC(guest)
-        async with running_ccidd(f"--socket-path={path}", workdir=tmp_path) as ccidd:
+        async with running_ccidd(VSCARD, f"--socket-path={path}", workdir=tmp_path) as ccidd:
             await opensc.wait_for_card()
             pin = pin_of_embedded_card(ccidd)
             ccidd.kill()
@@ -233,7 +248,7 @@ async def test_a_guest_that_waits_for_a_killed_ccidd_is_freed_by_the_next(
             # It begins while nobody answers, and must come to an end.
             nursery.start_soon(partial(opensc.verify_pin, pin, check=False))
             await guest.run_until("pidof", "pkcs15-tool", shows="\n")
-            async with running_ccidd(f"--socket-path={path}", workdir=tmp_path) as ccidd:
+            async with running_ccidd(VSCARD, f"--socket-path={path}", workdir=tmp_path) as ccidd:
                 await until_logged(ccidd, "event=card_inserted")
                 await opensc.wait_for_card()
                 await opensc.verify_pin(pin)

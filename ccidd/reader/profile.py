@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ccid_protocol.ccid import (
+    HEADER_SIZE,
     ClassDescriptor,
     Features,
     MechanicalSupport,
@@ -50,11 +51,39 @@ _FEATURES: Final = {
     # The host chooses the protocol itself, by PPS and SetParameters.
     Level.TPDU: _ALWAYS | Features.TPDU,
 }
-_MAX_MESSAGE_LENGTHS: Final = {
-    Level.EXTENDED_APDU: 65554,
-    Level.SHORT_APDU: 271,
-    Level.TPDU: 271,
+_APDU_SIZE: Final = 261
+"""Bytes of the longest short APDU, which a message of either other level has room for."""
+
+MIN_MESSAGE: Final = HEADER_SIZE + _APDU_SIZE
+"""Bytes of the least dwMaxCCIDMessageLength."""
+
+MAX_MESSAGE: Final = 65554
+"""Bytes of a message with the longest extended APDU: 4 + 3 + 65535 + 2, and the header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a reader passes for: libccid serves only those that its list has.
+
+    Attributes:
+        vendor_id: idVendor.
+        product_id: idProduct.
+        note: whose it is, and what hosts do with it, for people.
+    """
+
+    vendor_id: int
+    product_id: int
+    note: str
+
+
+IDENTITIES: Final = {
+    "vmware": Identity(0x0E0F, 0x0004, "VMware's virtual reader; no host treats it specially"),
+    "sysmocom": Identity(0x1D50, 0x6141, "sysmocom's sysmoOCTSIM with 8 slots; none does either"),
+    "gemalto": Identity(
+        0x08E6, 0x4433, "what QEMU's usb-ccid passes for; libccid tries Gemalto's commands on it"
+    ),
 }
+"""The identities that libccid of Debian 12 knows, by the names that operators choose them by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +99,8 @@ class ReaderProfile:
         product: the reader's name.
         serial: its serial number, which tells it from others in the same guest.
         pin_support: which PINs can be entered at the reader.
+        longest_message: bytes of a message at the extended APDU level, header included; what is
+            longer goes in pieces. At the other levels nothing is.
     """
 
     slots: int
@@ -80,11 +111,12 @@ class ReaderProfile:
     product: str
     serial: str
     pin_support: PinSupport = PinSupport.NONE
+    longest_message: int = MAX_MESSAGE
 
     @property
     def max_message_length(self) -> int:
         """dwMaxCCIDMessageLength, bytes."""
-        return _MAX_MESSAGE_LENGTHS[self.level]
+        return self.longest_message if self.level is Level.EXTENDED_APDU else MIN_MESSAGE
 
     def class_descriptor(self) -> ClassDescriptor:
         """The CCID class descriptor, which says just what is so."""
@@ -110,10 +142,14 @@ class ReaderProfile:
 
 
 def default_profile(slots: int, serial: str, level: Level = Level.EXTENDED_APDU) -> ReaderProfile:
-    """Gives the profile of a reader that libccid of Debian 12 serves without configuration.
-
-    The identities carry no quirk of libccid: of VMware's virtual reader for one slot, of
-    sysmocom's sysmoOCTSIM, which has eight, for several.
-    """
-    vendor_id, product_id = (0x0E0F, 0x0004) if slots == 1 else (0x1D50, 0x6141)
-    return ReaderProfile(slots, level, vendor_id, product_id, "ccidd", "ccidd reader", serial)
+    """Gives the profile of a reader that libccid of Debian 12 serves without configuration."""
+    identity = IDENTITIES["vmware" if slots == 1 else "sysmocom"]
+    return ReaderProfile(
+        slots,
+        level,
+        identity.vendor_id,
+        identity.product_id,
+        manufacturer="ccidd",
+        product="ccidd reader",
+        serial=serial,
+    )

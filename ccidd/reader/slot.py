@@ -2,6 +2,7 @@
 """A slot of a reader: the card in it, and who wants to know when that changes."""
 
 from typing import Final
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -66,6 +67,18 @@ class Contacts(Card):
         self._has_power = self._power_is_cut = False
 
 
+_CONTACTS: Final = WeakValueDictionary[int, Contacts]()
+"""The contacts of each card that is in use, by the card's identity."""
+
+
+def contacts_of(card: Card) -> Contacts:
+    """Gives the contacts of a card, which may still be at work for its last stay in a slot."""
+    contacts = _CONTACTS.get(id(card))
+    if contacts is None:
+        _CONTACTS[id(card)] = contacts = Contacts(card)
+    return contacts
+
+
 class Insertion:
     """One stay of a card in a slot: the same card, put in again, makes another.
 
@@ -93,7 +106,6 @@ class Slot:
     def __init__(self, card: Card | None = None, name: str = "slot") -> None:
         self.name: Final = name
         self._insertion: Insertion | None = None
-        self._contacts: Contacts | None = None
         self._unplugged = False
         self._changed = trio.Event()
         if card is not None:
@@ -111,10 +123,7 @@ class Slot:
 
     def insert(self, card: Card) -> None:
         """Puts a card into the slot, in the place of one that may be there."""
-        # A card that comes back may still be at work for its last stay.
-        if self._contacts is None or self._contacts.card is not card:
-            self._contacts = Contacts(card)
-        self._insertion = Insertion(self._contacts)
+        self._insertion = Insertion(contacts_of(card))
         self._announce()
 
     def remove(self) -> None:

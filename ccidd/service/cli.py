@@ -39,19 +39,26 @@ from ccidd.service.options import (
 from ccidd.service.parser import OneLineParser, add_state_option, path, state_directory
 from ccidd.service.readers import pin_source, reader_profile, with_pin_entry
 from ccidd.service.state import State
-from ccidd.transport.endpoint import Connector, Endpoint, adopt, listen, take_systemd_fd
+from ccidd.transport.endpoint import (
+    Connector,
+    Endpoint,
+    adopt,
+    listen,
+    socket_name,
+    take_systemd_fd,
+)
 from ccidd.transport.serial import PseudoTerminal, serial_model
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_TRANSPORTS: Final = ("vscard", "usbredir", "serial")
+_TRANSPORTS: Final = ("usbredir", "vscard", "serial")
 
 _EPILOG: Final = """\
 One of --socket-path, --fd, --connect, or a socket from systemd is needed. With QEMU:
 
   ccidd --socket-path=/run/user/1000/card.sock
   qemu-system-x86_64 ... -chardev socket,id=card,path=/run/user/1000/card.sock \\
-      -device usb-ccid -device ccid-card-passthru,chardev=card
+      -device usb-redir,chardev=card
 
 With reconnect=1 behind the path QEMU comes back after ccidd was restarted.
 
@@ -116,9 +123,9 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--transport",
         choices=_TRANSPORTS,
-        default="vscard",
-        help="what QEMU speaks on the socket: vscard (usb-ccid with ccid-card-passthru; the"
-        " default) or usbredir (usb-redir); or serial: no QEMU, but a pseudo-terminal for this"
+        default=_TRANSPORTS[0],
+        help="what QEMU speaks on the socket: usbredir (usb-redir; the default) or vscard"
+        " (usb-ccid with ccid-card-passthru); or serial: no QEMU, but a pseudo-terminal for this"
         " host's pcscd, with a link to it at --socket-path",
     )
     parser.add_argument(
@@ -156,7 +163,7 @@ def _run(arguments: Sequence[str]) -> None:
         card_options = [parse_card(text) for text in options.card]
         connector = None if options.connect is None else Connector(options.connect)
         reader_options = parse_reader(options.reader) if options.reader else {}
-        profile = _reader_profile(options, reader_options)
+        profile = _reader_profile(options, reader_options, _place(options, systemd_fd))
     except UserError as error:
         parser.error(str(error))
     configure_log(options.log_level)
@@ -181,13 +188,22 @@ def _run(arguments: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _reader_profile(options: argparse.Namespace, given: Mapping[str, str]) -> ReaderProfile:
-    where = options.socket_path or options.connect or f"fd {options.fd}"
+def _place(options: argparse.Namespace, systemd_fd: int | None) -> str:
+    """Names where the reader is served: no two are served at the same place of a host."""
+    if chosen := options.socket_path or options.connect:
+        return str(chosen)
+    fd = options.fd if systemd_fd is None else systemd_fd
+    return socket_name(fd) or f"{state_directory(options).absolute()}/fd {fd}"
+
+
+def _reader_profile(
+    options: argparse.Namespace, given: Mapping[str, str], place: str
+) -> ReaderProfile:
     if options.transport == "serial":
         if given.get("level", Level.TPDU.value) != Level.TPDU.value:
             raise UserError("--transport=serial exchanges TPDUs alone; leave out --reader=level=…")
         given = {**given, "level": Level.TPDU.value}
-    profile = reader_profile(given, cards=max(1, len(options.card)), place=f"{where}")
+    profile = reader_profile(given, cards=max(1, len(options.card)), place=place)
     if options.transport == "serial":
         return replace(profile, slots=serial_model(profile.slots).slots)
     return profile

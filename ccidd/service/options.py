@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ccidd.errors import UserError
+from ccidd.reader.profile import IDENTITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,19 @@ READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "level": OptionHelp(
         "extended|short|tpdu", "the exchange level: extended or short APDUs, or TPDUs"
     ),
-    "usb-id": OptionHelp("VVVV:PPPP", "vendor and product in hexadecimal; libccid must know it"),
+    "max-message": OptionHelp(
+        "N",
+        "bytes of the longest message at the level extended, 271 to 65554 (default); longer APDUs"
+        " go in pieces, which suits hosts with small buffers",
+    ),
+    "profile": OptionHelp(
+        "|".join(IDENTITIES),
+        "which reader it passes for, of those that libccid knows; default: "
+        "vmware with one slot, sysmocom with more",
+    ),
+    "usb-id": OptionHelp(
+        "VVVV:PPPP", "instead: vendor and product in hexadecimal; libccid must know it"
+    ),
     "serial": OptionHelp("TEXT", "the serial number; default: one that stays with the socket"),
     "manufacturer": OptionHelp("TEXT", "the manufacturer's name"),
     "product": OptionHelp("TEXT", "the reader's name"),
@@ -154,7 +167,11 @@ def card_help() -> str:
 def reader_help() -> str:
     """What `--reader=help` prints."""
     title = "--reader=OPTION=VALUE,...   (a comma in a value is written twice)"
-    return "\n".join([title, "", *_describe(READER_OPTIONS)])
+    profiles = [
+        f"  {name:9} {identity.vendor_id:04X}:{identity.product_id:04X}  {identity.note}"
+        for name, identity in IDENTITIES.items()
+    ]
+    return "\n".join([title, "", *_describe(READER_OPTIONS), "", "Profiles:", *profiles])
 
 
 def _describe(options: Mapping[str, OptionHelp]) -> Iterator[str]:

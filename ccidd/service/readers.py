@@ -13,7 +13,15 @@ from ccidd.errors import UserError
 from ccidd.reader.pinentry.credential import CredentialPin
 from ccidd.reader.pinentry.program import PinentryProgram
 from ccidd.reader.pinentry.source import PinSource
-from ccidd.reader.profile import MAX_SLOTS, Level, ReaderProfile, default_profile
+from ccidd.reader.profile import (
+    IDENTITIES,
+    MAX_MESSAGE,
+    MAX_SLOTS,
+    MIN_MESSAGE,
+    Level,
+    ReaderProfile,
+    default_profile,
+)
 
 _USB_ID: Final = re.compile(r"([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})")
 _MAX_STRING: Final = 126
@@ -36,16 +44,15 @@ def reader_profile(options: Mapping[str, str], *, cards: int, place: str) -> Rea
     where = place if is_address else str(Path(place).absolute())
     digest = hashlib.sha256(where.encode()).hexdigest()
     profile = default_profile(slots, digest[:12].upper(), _level(options.get("level", "extended")))
-    if "usb-id" in options:
-        match = _USB_ID.fullmatch(options["usb-id"])
-        if match is None:
-            raise UserError(f"--reader: usb-id={options['usb-id']} is not of the form VVVV:PPPP")
-        profile = replace(profile, vendor_id=int(match[1], 16), product_id=int(match[2], 16))
+    vendor_id, product_id = _identity(options, profile)
     return replace(
         profile,
+        vendor_id=vendor_id,
+        product_id=product_id,
         manufacturer=_text("manufacturer", options, profile.manufacturer),
         product=_text("product", options, profile.product),
         serial=_text("serial", options, profile.serial),
+        longest_message=_longest_message(options.get("max-message"), profile),
     )
 
 
@@ -85,6 +92,37 @@ def _slots(text: str | None, cards: int) -> int:
             f"--reader: slots={slots}: a reader has at most {MAX_SLOTS}, and one for each --card"
         )
     return slots
+
+
+def _identity(options: Mapping[str, str], profile: ReaderProfile) -> tuple[int, int]:
+    """Gives idVendor and idProduct."""
+    match options.get("profile"), options.get("usb-id"):
+        case None, None:
+            return profile.vendor_id, profile.product_id
+        case str(name), None if name in IDENTITIES:
+            return IDENTITIES[name].vendor_id, IDENTITIES[name].product_id
+        case str(name), None:
+            raise UserError(f"--reader: profile={name} is none of {', '.join(IDENTITIES)}")
+        case None, str(text):
+            match = _USB_ID.fullmatch(text)
+            if match is None:
+                raise UserError(f"--reader: usb-id={text} is not of the form VVVV:PPPP")
+            return int(match[1], 16), int(match[2], 16)
+        case _:
+            raise UserError("--reader: profile and usb-id exclude each other")
+
+
+def _longest_message(text: str | None, profile: ReaderProfile) -> int:
+    if text is None:
+        return profile.longest_message
+    if profile.level is not Level.EXTENDED_APDU:
+        raise UserError("--reader: max-message is for level=extended")
+    number = int(text) if text.isdecimal() and len(text) <= len(str(MAX_MESSAGE)) else 0
+    if not MIN_MESSAGE <= number <= MAX_MESSAGE:
+        raise UserError(
+            f"--reader: max-message={text} is not within {MIN_MESSAGE} to {MAX_MESSAGE}"
+        )
+    return number
 
 
 def _level(text: str) -> Level:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from harness.image import Image
     from harness.qemu import Qemu
 
+Transport = Literal["usbredir", "vscard"]
+
 Way = Literal["QEMU connects", "QEMU listens", "inherited descriptor", "socket activation"]
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
 
@@ -107,6 +109,7 @@ async def guest_with_card(
     workdir: Path,
     qemu: Qemu | None = None,
     way: Way = "QEMU connects",
+    transport: Transport = "usbredir",
 ) -> AsyncGenerator[Pair]:
     """Boot a guest whose reader has ccidd's card in it.
 
@@ -116,9 +119,11 @@ async def guest_with_card(
         workdir: Gets the logs and captures.
         qemu: Which QEMU; by default, this host's.
         way: How the two come together.
+        transport: What they speak.
     """
     path = workdir / "card.socket"
-    ccidd_options, qemu_socket = [*options], f"path={quoted(path)}"
+    ccidd_options, qemu_socket = [*options, f"--transport={transport}"], f"path={quoted(path)}"
+    devices = {"usbredir": redirected, "vscard": passthru}[transport]
     program: Sequence[str] = CCIDD
     fds: tuple[int, ...] = ()
     with ExitStack() as sockets:
@@ -148,7 +153,7 @@ async def guest_with_card(
                 image,
                 workdir=workdir,
                 qemu=qemu,
-                devices=passthru(qemu_socket),
+                devices=devices(qemu_socket),
                 pass_fds=fds[1:],
             ) as guest,
         ):

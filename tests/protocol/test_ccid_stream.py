@@ -146,6 +146,16 @@ def test_a_long_message_may_follow_a_skipped_transfer_without_a_short_packet(siz
     assert events_of(*skipped, block(size)) == [BAD, good]
 
 
+def test_a_short_transfer_without_a_short_packet_leaves_the_next_message_whole() -> None:
+    assert events_of(block(64, length=128), STATUS) == [BAD, GetSlotStatus(0, 9)]
+    # What looks like a message, but is the end of the one that it belongs to, is none.
+    whole = block(128 - len(STATUS)) + STATUS
+    whole = whole[:1] + (len(whole) - 10).to_bytes(4, "little") + whole[5:]
+    cut = len(whole) - len(STATUS)
+    (event,) = events_of(whole[:64], whole[64:cut] + STATUS)
+    assert isinstance(event, XfrBlock)
+
+
 def test_the_tail_of_a_skipped_transfer_is_no_message() -> None:
     tail = encode(IccPowerOn(0, 1))[:9] + b"\0\0"
     assert events_of(block(64, 1), tail, STATUS) == [BAD, GetSlotStatus(0, 9)]
@@ -190,12 +200,13 @@ def test_a_reset_forgets_half_a_message_and_all_events() -> None:
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20))
-def test_whatever_comes_each_piece_makes_one_event_at_most_and_the_buffer_is_bounded(
+def test_whatever_comes_each_piece_makes_two_events_at_most_and_the_buffer_is_bounded(
     pieces: list[bytes],
 ) -> None:
     reader = MessageReader(271)
     for piece in pieces:
         reader.receive_packet(piece)
         assert len(reader._buffer) < 271
+        reader.next_event()
         reader.next_event()
         assert reader.next_event() is NEED_DATA

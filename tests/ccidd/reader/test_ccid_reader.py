@@ -200,6 +200,47 @@ async def test_bad_messages_are_answered_with_their_error(
     assert isinstance(await host.answers.receive(), ccid.SlotStatus)
 
 
+async def test_a_card_that_is_slow_to_start_is_mute_before_the_host_loses_patience(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    class SlowToStart(ScriptedCard):
+        async def power_on(self) -> ATR:
+            await trio.sleep(10)
+            return await super().power_on()
+
+    host = await start(SlowToStart(echo_card().transmit))
+    seq = host.send(IccPowerOn)
+    # No time extension: libccid would take it for an ATR.
+    answer = await host.answers.receive()
+    assert (answer.seq, outcome(answer)) == (seq, (IccStatus.INACTIVE, FAILED, SlotError.ICC_MUTE))
+    assert trio.current_time() < 5
+
+
+async def test_power_off_waits_for_nothing(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    class SlowToStop(ScriptedCard):
+        async def power_off(self) -> None:
+            await trio.sleep(10)
+            await super().power_off()
+
+    card = SlowToStop(echo_card().transmit)
+    host = await start(card)
+    await host.power_on()
+    assert outcome(await host.ask(IccPowerOff)) == (IccStatus.INACTIVE, CommandStatus.OK, 0)
+    assert trio.current_time() == 0
+    await trio.sleep(20)
+    assert card.history == ["on", "off"]
+
+
+async def test_a_card_without_a_protocol_of_the_reader_is_refused(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    host = await start(ScriptedCard(echo_card().transmit, interface=(InterfaceBytes(protocol=14),)))
+    answer = await host.ask(IccPowerOn)
+    assert outcome(answer) == (IccStatus.INACTIVE, FAILED, SlotError.ICC_PROTOCOL_NOT_SUPPORTED)
+
+
 # Extended APDUs.
 
 
@@ -337,6 +378,38 @@ async def test_parameters_of_a_protocol_that_the_card_has_not_are_refused(
     assert (await host.ask(SetParameters, T0Parameters())).error == 0
 
 
+@pytest.mark.parametrize(
+    ("parameters", "offset"),
+    [
+        (T0Parameters(findex=9, dindex=7), 10),
+        (T1Parameters(findex=9, dindex=7), 10),
+        (T1Parameters(crc=True), 11),
+        (T1Parameters(nad=0x21), 16),
+    ],
+)
+async def test_parameters_that_the_reader_cannot_use_are_named_by_their_offset(
+    start: Start,
+    parameters: T0Parameters | T1Parameters,
+    offset: int,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    host = await start(DualCard())
+    await host.power_on()
+    answer = await host.ask(SetParameters, parameters)
+    assert outcome(answer) == (IccStatus.ACTIVE, FAILED, offset)
+
+
+async def test_the_clock_stops_as_the_parameters_say(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    host = await start(echo_card())
+    await host.power_on()
+    await host.ask(SetParameters, T0Parameters(clock_stop=ccid.ClockStop.HIGH))
+    answer = await host.ask(IccClock, ClockCommand.STOP)
+    assert isinstance(answer, ccid.SlotStatus)
+    assert answer.clock_status is ClockStatus.STOPPED_HIGH
+
+
 async def test_the_clock_stops_and_starts(
     start: Start, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -372,6 +445,7 @@ async def test_what_the_reader_has_not_is_not_supported(
         (Mechanical, MechanicalFunction.EJECT),
         (ccid.Secure, bytes(20)),
         (Escape, b"\x6a"),
+        (Escape, b"\x01"),
         (Escape, b""),
     ):
         assert outcome(await host.ask(kind, *fields)) == (IccStatus.INACTIVE, FAILED, 0)
@@ -504,6 +578,82 @@ async def test_halves_that_do_not_match_do_not_make_an_abort(
     first, second = await final_answers(host, 2)
     assert (first.seq, first.error) == (7, SlotError.CMD_ABORTED)
     assert (second.seq, second.error) == (8, 0)
+
+
+async def test_an_abort_amid_a_chain_leaves_the_slot_ready_for_another_command(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    host = await start(echo_card())
+    await host.power_on()
+    assert await host.transfer(b"ab", 1) == (b"", 0x10)
+    host.reader.abort(0, 9)
+    host.reader.submit(Abort(0, 9))
+    (answer,) = await final_answers(host, 1)
+    assert answer.error == 0
+    assert await host.transfer(apdu(2)) == (b"\x90\x00", 0)
+
+
+async def test_the_last_of_two_bulk_halves_is_the_one_that_counts(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    host = await start(echo_card())
+    host.reader.submit(Abort(0, 5))
+    host.reader.submit(Abort(0, 6))
+    host.reader.abort(0, 6)
+    first, second = await final_answers(host, 2)
+    assert (first.seq, first.error) == (5, SlotError.CMD_ABORTED)
+    assert (second.seq, second.error) == (6, 0)
+    assert (await host.ask(GetSlotStatus)).error == 0
+
+
+async def test_a_host_that_begins_anew_has_no_half_abort_left(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    host = await start(echo_card(), echo_card())
+    host.reader.abort(0, 5)
+    host.reader.submit(Abort(1, 5))
+    host.reader.forget_aborts()
+    (answer,) = await final_answers(host, 1)
+    assert (answer.slot, answer.error) == (1, SlotError.CMD_ABORTED)
+    for slot in (0, 1):
+        assert (await host.ask(GetSlotStatus, slot=slot)).error == 0
+
+
+@pytest.mark.parametrize("level", [Level.EXTENDED_APDU, Level.TPDU])
+async def test_a_card_that_cannot_be_stopped_is_waited_for_by_its_next_command_alone(
+    start: Start, level: Level, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Stubborn(ScriptedCard):
+        """Goes on for 3 seconds, as work in a thread does."""
+
+        def __init__(self) -> None:
+            super().__init__(self._work)
+
+        @staticmethod
+        async def _work(command: bytes) -> bytes:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(3)
+            return b"\x90\x00"
+
+    card = Stubborn()
+    host = await start(card, level=level)
+    await host.power_on()
+    started = trio.current_time()
+    seq = host.send(XfrBlock, bytes([0, 0x10, 0, 0, 0]))
+    await trio.testing.wait_all_tasks_blocked()
+    host.reader.abort(0, 9)
+    host.reader.submit(Abort(0, 9))
+    aborted, done = await final_answers(host, 2)
+    assert (aborted.seq, aborted.error, done.error) == (seq, SlotError.CMD_ABORTED, 0)
+    assert trio.current_time() == started
+    host.slots[0].insert(echo_card())
+    await trio.testing.wait_all_tasks_blocked()
+    await host.power_on()
+    assert trio.current_time() == started
+    host.slots[0].insert(card)
+    await trio.testing.wait_all_tasks_blocked()
+    await host.power_on()
+    assert card.history == ["on", "off", "on"]
 
 
 # Cards that come and go.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exchange levels where test_ccid_reader.py does not reach them."""
 
+from collections.abc import Callable
 from functools import reduce
 from operator import xor
 
@@ -241,6 +242,53 @@ async def test_a_command_that_is_cancelled_is_not_worked_on(
         await exchange.transfer(block(0x00, apdu(2)), 0)
     await trio.testing.wait_all_tasks_blocked()
     assert card.at_work == 0
+
+
+@pytest.mark.parametrize("end", [TpduExchange.abort, TpduExchange.close])
+async def test_a_card_whose_command_was_given_up_still_takes_part_in_t1(
+    end: Callable[[TpduExchange], None],
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    exchange = TpduExchange(SlowCard(5), T1, nursery)
+    await exchange.transfer(block(0x00, apdu(2)), 0)
+    end(exchange)
+    answer, _chain = await exchange.transfer(block(0x80), 0)
+    assert answer[1] & 0xC0 == 0x80
+    answer, _chain = await exchange.transfer(block(0x40, apdu(2)), 0)
+    assert answer[1] == WTX_REQUEST
+
+
+async def test_a_card_that_does_not_accept_pps_is_mute_until_its_reset(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    exchange = TpduExchange(echo_card(), T0_AND_T1, nursery)
+    for data in (PPS(5).encode(), apdu(2)):
+        with pytest.raises(SlotFailure) as caught:
+            await exchange.transfer(data, 0)
+        assert caught.value.error == SlotError.ICC_MUTE
+
+
+async def test_in_specific_mode_ta2_names_the_protocol(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    groups = (
+        InterfaceBytes(ta=0x11, protocol=0),
+        InterfaceBytes(ta=0x81, protocol=1),
+        InterfaceBytes(ta=0xFE, tb=0x45),
+    )
+    exchange = TpduExchange(echo_card(), ATR(b"", groups), nursery)
+    answer, _chain = await exchange.transfer(block(0x00, apdu(2)), 0)
+    assert answer == block(0x00, b"\x90\0")
+
+
+async def test_what_is_no_tpdu_is_refused_by_its_length(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    exchange = TpduExchange(echo_card(), T0_AND_T1, nursery)
+    with pytest.raises(BadFieldError) as caught:
+        await exchange.transfer(apdu(2) + b"\5\0", 0)
+    assert caught.value.offset == 1
 
 
 async def test_a_fault_of_a_card_at_work_is_not_lost(

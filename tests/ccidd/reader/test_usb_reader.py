@@ -427,6 +427,18 @@ async def test_a_card_is_inactive_after_a_reset_and_stays_active_in_a_new_settin
     assert (await ask(device, GetSlotStatus(0, 3))).icc_status is IccStatus.INACTIVE
 
 
+def test_a_host_that_opens_the_reader_finds_nothing_that_was_meant_for_another() -> None:
+    device = reader()
+    device.write_bulk_out(ccid.encode(GetSlotStatus(0, 1)))
+    device.control(encode_control_request(AbortRequest(0, 5)))
+    assert device.control(SetupPacket(0x01, 11, 0, 0)) == b""
+    assert device.read_bulk_in(100) is None
+    device.write_bulk_out(ccid.encode(GetSlotStatus(0, 2)))
+    answer = read_bulk_in(device, 100)
+    assert answer is not None
+    assert ccid.decode_response(answer).error == 0
+
+
 async def test_a_host_that_does_not_read_gets_one_time_extension_and_the_answer(
     start: Start, autojump_clock: trio.testing.MockClock
 ) -> None:

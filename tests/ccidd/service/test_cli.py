@@ -21,6 +21,7 @@ from ccidd.service.state import State
 from programs import CCIDD, run_ccidd, started
 from qemu_peer import QemuPeer
 
+VSCARD = "--transport=vscard"
 SELECT_PIV = bytes.fromhex("00A4040009A0000003080000100000")
 
 
@@ -32,7 +33,7 @@ def socket_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def options(state_directory: Path) -> tuple[str, ...]:
     """What every ccidd of these tests is started with."""
-    return (*CCIDD, f"--state-dir={state_directory}")
+    return (*CCIDD, VSCARD, f"--state-dir={state_directory}")
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +94,11 @@ def test_version_is_printed() -> None:
         (["--connect="], "neither a path nor HOST:PORT"),
         (["--socket-path="], "argument --socket-path: a path is needed"),
         (["--socket-path=x", "--state-dir="], "argument --state-dir: a path is needed"),
-        (["--socket-path=x", "--reader=slots=2"], "--reader is for usbredir"),
+        (["--socket-path=x", VSCARD, "--reader=slots=2"], "--reader is for usbredir"),
         (["--socket-path=x", "--transport=ccid"], "invalid choice: 'ccid'"),
         (["--socket-path=x", "--card=nonsense"], "no such type of card"),
         (["--socket-path=x", "--card=piv"], "keys=FILE.p12|FILE.pem is missing"),
-        (["--socket-path=x", "--card=piv", "--card=piv"], "one slot; give --card once"),
+        (["--socket-path=x", VSCARD, "--card=piv", "--card=piv"], "one slot; give --card once"),
         (["--socket=x"], "unrecognized arguments: --socket=x"),
         (["socket"], "unrecognized arguments: socket"),
         (["card"], "required: COMMAND"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ccidd.errors import UserError
-from ccidd.reader.profile import Level
+from ccidd.reader.profile import IDENTITIES, Level
 from ccidd.service.options import parse_reader
 from ccidd.service.readers import reader_profile
 
@@ -36,6 +36,19 @@ def test_all_options_are_taken() -> None:
         "Some One",
         "Reader 1",
     )
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_each_profile_can_be_chosen(name: str) -> None:
+    profile = reader_profile({"profile": name}, cards=2, place="/run/s")
+    identity = IDENTITIES[name]
+    assert (profile.vendor_id, profile.product_id) == (identity.vendor_id, identity.product_id)
+
+
+def test_the_longest_message_can_be_chosen_and_is_in_the_descriptor() -> None:
+    profile = reader_profile({"max-message": "3072"}, cards=1, place="/run/s")
+    assert profile.max_message_length == 3072
+    assert profile.class_descriptor().max_message_length == 3072
 
 
 @pytest.mark.parametrize("level", Level)
@@ -79,6 +92,12 @@ def test_the_serial_number_of_an_address_does_not_depend_on_the_directory(
         ("usb-id=8e6:4433", 1, "not of the form VVVV:PPPP"),
         ("usb-id=08e6-4433", 1, "not of the form VVVV:PPPP"),
         ("usb-id=08e6:4433 ", 1, "not of the form VVVV:PPPP"),
+        ("profile=nobody", 1, "profile=nobody is none of vmware, sysmocom, gemalto"),
+        ("profile=vmware,usb-id=08e6:4433", 1, "exclude each other"),
+        ("max-message=270", 1, "not within 271 to 65554"),
+        ("max-message=65555", 1, "not within 271 to 65554"),
+        ("max-message=many", 1, "not within 271 to 65554"),
+        ("max-message=1000,level=short", 1, "max-message is for level=extended"),
         ("serial=é", 1, "serial is not printable ASCII"),
         ("product=a\tb", 1, "product is not printable ASCII"),
         (f"manufacturer={'x' * 127}", 1, "at most 126 bytes"),
