@@ -44,10 +44,10 @@ from ccidd.transport.endpoint import (
     Endpoint,
     adopt,
     listen,
-    socket_name,
     take_systemd_fd,
 )
 from ccidd.transport.serial import PseudoTerminal, serial_model
+from ccidd.transport.sockets import name_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -193,7 +193,7 @@ def _place(options: argparse.Namespace, systemd_fd: int | None) -> str:
     if chosen := options.socket_path or options.connect:
         return str(chosen)
     fd = options.fd if systemd_fd is None else systemd_fd
-    return socket_name(fd) or f"{state_directory(options).absolute()}/fd {fd}"
+    return name_of(fd) or f"{state_directory(options).absolute()}/fd {fd}"
 
 
 def _reader_profile(

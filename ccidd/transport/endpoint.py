@@ -269,18 +269,6 @@ def adopt(fd: int) -> Endpoint:
     return Connected(adopted)
 
 
-def socket_name(fd: int) -> str | None:
-    """Gives the path or address of an inherited socket; None if it has none, or is no socket."""
-    try:
-        with socket.socket(fileno=os.dup(fd)) as inherited:
-            name = inherited.getsockname()
-    except (OSError, OverflowError):
-        return None
-    if isinstance(name, tuple):
-        return "{}:{}".format(*name)
-    return os.fsdecode(name) or None
-
-
 def take_systemd_fd(environ: MutableMapping[str, str]) -> int | None:
     """Tells which descriptor systemd passed, and takes its variables out of the environment.
 

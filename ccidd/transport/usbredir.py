@@ -4,11 +4,18 @@
 One connection carries the whole device, as `ccid_protocol.usbredir` describes. A virtual machine
 that is migrated goes on over another connection in the middle of its session, so what it waits for,
 and the cards' power, outlive a connection for a while.
+
+A QEMU that goes on says nothing by itself, and neither does a fresh one that is paused. Each
+connection begins with our hello, which is good for both: a paused QEMU does not read it, and a
+fresh one that runs has said its own before it does. One that has read it in silence goes on. That
+it was read can be seen on a Unix socket alone (unix(7), SIOCOUTQ); elsewhere its first packet is
+waited for.
 """
 
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -54,6 +61,7 @@ from ccid_protocol.usbredir import (
 from ccidd.reader.bulk_in import Piece
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import BULK_IN, BULK_OUT, INTERRUPT_IN, UsbReader
+from ccidd.transport.sockets import can_read, has_unread
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -68,6 +76,14 @@ MAX_UNSENT: Final = 1 << 20
 
 _RECEIVE_SIZE: Final = 65536
 
+_QEMU_READ_SIZE: Final = 4096
+_MAX_OVERHEAD: Final = 32
+"""Bytes of a packet beside its data, and some more."""
+
+_FIRST_LOOK: Final = 0.02
+_LAST_LOOK: Final = 1.0
+"""Seconds between two looks at whether our hello was read: the first, and after many."""
+
 
 class UsbredirPort:
     """Where the reader is plugged in, for one connection after the other.
@@ -81,7 +97,7 @@ class UsbredirPort:
         self._device = device
         self._slots = slots
         # QEMU does not repeat that it listens, and drops what it did not ask for.
-        self._session = Session(receiving=frozenset({INTERRUPT_IN}))
+        self._session: Session | None = Session(receiving=frozenset({INTERRUPT_IN}))
         self._is_connected = False
         self._changed = trio.Event()
 
@@ -108,17 +124,20 @@ class UsbredirPort:
         """
         connection = _Connection(stream, self._device, self._session)
         self._set_connected(True)
+        all_was_read = True
         try:
             await connection.run(self._slots)
         except* RemoteProtocolError as errors:
             log.warning("connection_failed", reason="; ".join(map(str, errors.exceptions)))
         except* trio.BrokenResourceError:
-            # QEMU closes so where it has not read all: when it is killed, or the device unplugged.
+            # QEMU closes so where it has not read all: when it was stopped, is killed, or the
+            # device is unplugged.
+            all_was_read = False
             log.info("connection_closed", unread=True)
         else:
             log.info("connection_closed")
         finally:
-            self._session = connection.close()
+            self._session = _left_behind(connection.close(), all_was_read=all_was_read)
             self._set_connected(False)
         return connection.is_open
 
@@ -128,12 +147,32 @@ class UsbredirPort:
         self._changed = trio.Event()
 
 
+def _left_behind(session: Session, *, all_was_read: bool) -> Session | None:
+    """Gives what the next connection may go on with.
+
+    A QEMU that was stopped has read all of what was sent since it last spoke or nothing, if that is
+    no more than it reads at once. Otherwise it may have stopped within a packet, and any other byte
+    than the next would make it abort: there is nothing to go on with.
+    """
+    if all_was_read:
+        return replace(session, unheard=())
+    unread = sum(
+        _MAX_OVERHEAD + len(answer.data)
+        for answer in session.unheard
+        if isinstance(answer, BulkPacket | ControlPacket)
+    )
+    return session if unread <= _QEMU_READ_SIZE else None
+
+
 class _Connection:
     """One connection. A task reads and decides, one writes, one waits for the end."""
 
-    def __init__(self, stream: trio.abc.Stream, device: UsbReader, previous: Session) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, device: UsbReader, previous: Session | None
+    ) -> None:
         self._stream = stream
         self._device = device
+        self._may_go_on = previous is not None
         self._connection = usbredir.Connection(usbredir.Role.DEVICE, previous=previous)
         self._unsent = bytearray()
         self._sending = b""
@@ -153,9 +192,12 @@ class _Connection:
         return self._connection.session
 
     async def run(self, slots: Sequence[Slot]) -> None:
+        self._send(self._connection.hello)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, nursery.cancel_scope)
             nursery.start_soon(self._write)
+            if isinstance(self._stream, trio.SocketStream):
+                nursery.start_soon(self._await_reading, self._stream.socket)
             for slot in slots:
                 await slot.wait_until_unplugged()
             await self._leave()
@@ -179,15 +221,15 @@ class _Connection:
                     session.cancel()
                     return
                 self._take(event)
-            self._announce_progress()
+            self._repeat()
 
     def _take(self, event: usbredir.Event) -> None:
         match event:
             case Hello():
-                self._send(self._connection.hello)
-                self._plug_in()
+                self._device.reset()
+                self._announce_device()
             case Resumed():
-                self._resume()
+                self._take_up()
             case Reset():
                 self._reads.clear()
                 self._device.reset()
@@ -251,16 +293,40 @@ class _Connection:
                 # Acknowledgements, filters, and data of a stream that was not started.
                 log.debug("packet_ignored", packet=type(request).__name__)
 
-    def _plug_in(self) -> None:
-        self._device.reset()
-        self._announce_device()
+    async def _await_reading(self, socket: trio.socket.SocketType) -> None:
+        """Goes on with the session before as soon as our hello was read, and not answered."""
+        if socket.family != trio.socket.AF_UNIX:
+            return
+        interval = _FIRST_LOOK
+        while True:
+            await trio.sleep(interval)
+            interval = min(2 * interval, _LAST_LOOK)
+            # In this order: a fresh QEMU has said hello before it reads. What it said is in the
+            # socket, or was received.
+            was_read = not (self._unsent or self._sending or has_unread(socket))
+            if can_read(socket):
+                continue
+            if not self._connection.can_resume:
+                return
+            if was_read:
+                self._connection.resume()
+                self._take_up()
+                self._repeat()
+                return
 
-    def _resume(self) -> None:
+    def _take_up(self) -> None:
         """Goes on with the session of the connection before."""
+        if not self._may_go_on:
+            raise RemoteProtocolError("QEMU may have been stopped amid a packet of ours")
         waiting = (r for r in self._connection.pending if isinstance(r, BulkPacket))
         self._reads.extend(request for request in waiting if request.endpoint == BULK_IN)
         self._device.resume()
         log.info("session_resumed")
+
+    def _repeat(self) -> None:
+        """Says again what the guest has perhaps not read; nothing, where no session goes on."""
+        self._unsent += self._connection.repeat()
+        self._announce_progress()
 
     def _announce_device(self) -> None:
         descriptor = self._device.device

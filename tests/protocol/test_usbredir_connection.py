@@ -47,6 +47,7 @@ from ccid_protocol.usbredir import (
     StopInterruptReceiving,
     negotiate,
 )
+from ccid_protocol.usbredir.codec import Codec, Header
 
 CONTROL = Endpoint(EndpointType.CONTROL)
 INTERFACES = InterfaceInfo((Interface(0, 0x0B),))
@@ -203,14 +204,15 @@ def test_what_qemu_was_seen_to_send_without_capabilities_is_understood() -> None
     assert drain(device) == OBSERVED_32_PACKETS
 
 
-def test_a_device_does_not_speak_first() -> None:
-    device = Connection(Role.DEVICE)
-
-    with pytest.raises(LocalProtocolError):
-        device.send(device.hello)
-    device.receive_data(QEMU_HELLO)
-    device.next_event()
-    assert device.send(device.hello)
+@pytest.mark.parametrize("device_first", [True, False])
+def test_either_end_may_say_hello_first(*, device_first: bool) -> None:
+    device, guest = Connection(Role.DEVICE), Connection(Role.GUEST)
+    hellos = {device: guest, guest: device}
+    for sender in (device, guest) if device_first else (guest, device):
+        assert not device.is_open
+        assert deliver(sender, sender.hello, hellos[sender]) == sender.hello
+    assert device.is_open
+    assert device.capabilities == guest.capabilities == DEVICE_CAPABILITIES
 
 
 @pytest.mark.parametrize("role", Role)
@@ -454,6 +456,32 @@ def test_a_device_that_knows_better_resumes_by_itself() -> None:
     assert drain(device) == OBSERVED_64_PACKETS
 
 
+@pytest.mark.parametrize("capabilities", [DEVICE_CAPABILITIES, NO_CAPABILITIES])
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_hello_that_was_said_too_much_is_completed(
+    capabilities: Capability, *, speaks: bool
+) -> None:
+    session = Session(capabilities, frozenset({0x83}))
+    device = Connection(Role.DEVICE, previous=session)
+    hello = device.send(device.hello)
+    if speaks:
+        device.receive_data(OBSERVED_64 if Capability.IDS_64BITS in capabilities else OBSERVED_32)
+        drain(device)
+    else:
+        device.resume()
+    news = InterruptPacket(0x83, b"\x50\x03")
+    said = hello + device.send(news) + device.send(news)
+
+    # QEMU reads so: with headers of the session that goes on.
+    codec = Codec(capabilities)
+    types = []
+    while said:
+        header = Header(*codec._header.unpack_from(said))
+        types.append(header.type)
+        said = said[codec.header_size + header.length :]
+    assert types == [0, 103, 103]
+
+
 def test_a_hello_in_a_resumed_session_is_refused() -> None:
     device = Connection(Role.DEVICE)
     device.resume()
@@ -673,3 +701,39 @@ def test_stopping_is_seen_by_is_receiving() -> None:
 
     assert seen == [False, True, False]
     assert not Connection(Role.DEVICE).is_receiving(0x83)
+
+
+def test_what_a_stopped_guest_has_not_read_is_repeated_once() -> None:
+    device, guest = Connection(Role.DEVICE), Connection(Role.GUEST)
+    connect(device, guest)
+    for number in (1, 2, 3):
+        deliver(guest, BulkPacket(number, 0x82, 64), device)
+    answers = [BulkPacket(number, 0x82, data=bytes([number])) for number in (1, 2)]
+    for answer in answers:
+        device.send(answer)
+    assert device.session.unheard == tuple(answers)
+
+    resumed = Connection(Role.DEVICE, previous=device.session)
+    there = Connection(Role.GUEST, previous=guest.session)
+    there.resume()
+    deliver_resumed(there, GetConfiguration(9), resumed)
+    # The id 3 still waits, and has no answer that could be repeated.
+    there.receive_data(resumed.repeat())
+    assert drain(there) == answers
+    assert resumed.repeat() == b""
+
+
+def test_nothing_is_repeated_that_the_guest_has_read_or_asks_for_again() -> None:
+    device, guest = Connection(Role.DEVICE), Connection(Role.GUEST)
+    connect(device, guest)
+    deliver(guest, BulkPacket(1, 0x82, 64), device)
+    guest.receive_data(device.send(BulkPacket(1, 0x82, data=b"read")))
+    drain(guest)
+    deliver(guest, BulkPacket(2, 0x82, 64), device)
+    guest.receive_data(device.send(BulkPacket(2, 0x82, data=b"perhaps not")))
+    drain(guest)
+    resumed = Connection(Role.DEVICE, previous=device.session)
+    there = Connection(Role.GUEST, previous=guest.session)
+    there.resume()
+    deliver_resumed(there, BulkPacket(2, 0x82, 64), resumed)
+    assert resumed.repeat() == b""

@@ -23,6 +23,8 @@ from ccid_protocol.usbredir.packets import DevicePacket, GuestPacket, Hello, Pac
 Event: TypeAlias = Packet | Cancelled | Resumed | ConnectionClosed | NeedData
 
 _TYPE_SIZE: Final = 4
+# Bytes by which a header with an id of 64 bits is longer than that of every Hello.
+_ID_GROWTH: Final = 4
 _DEFAULT_CAPABILITIES: Final = {
     Role.DEVICE: DEVICE_CAPABILITIES,
     Role.GUEST: GUEST_CAPABILITIES,
@@ -32,11 +34,14 @@ _DEFAULT_CAPABILITIES: Final = {
 class Connection:
     """One end of a usb redirection connection, without the I/O.
 
-    A device waits for the guest's first packet. QEMU says hello as soon as its virtual machine
-    runs, and `next_event` gives `Hello`; the device then sends its own (`hello`), the tables and
-    DeviceConnect. But a virtual machine that was migrated goes on in the middle of its session:
-    there `next_event` gives `Resumed`, nothing is to be said, and a Hello would break the session.
-    For one that wants nothing yet, a program that knows it to be migrated can call `resume`.
+    A guest says hello as soon as its virtual machine runs, and `next_event` gives `Hello`; the
+    device says its own (`hello`), the tables and DeviceConnect. But a virtual machine that was
+    migrated goes on in the middle of its session, and says nothing before it wants something. There
+    the first packet gives `Resumed`, or a program that knows calls `resume`.
+
+    A device may say hello before the guest does. A fresh guest takes it as it comes; one that goes
+    on takes it for the beginning of a packet, which what is sent next completes, and ignores it. So
+    a guest that has read it, and has not said hello, goes on.
 
     Each request of the guest waits until it is answered, or cancelled. 64 of a kind may wait; more
     end the connection. On UHCI a guest sends a long message in hundreds of 64-byte bulk OUT packets
@@ -79,6 +84,8 @@ class Connection:
         self._closed = False
         self._failure: RemoteProtocolError | None = None
         self._sent_hello = False
+        # What is missing in a Hello that its reader takes for a packet with an id of 64 bits.
+        self._hello_end = b""
         self._received_hello: Hello | None = None
         self._codec = Codec(NO_CAPABILITIES, max_bulk)
         self._header: Header | None = None
@@ -86,9 +93,21 @@ class Connection:
         self._exchange: Exchange | None = None
 
     @property
+    def has_said_hello(self) -> bool:
+        """Whether our hello was sent."""
+        return self._sent_hello
+
+    @property
     def is_open(self) -> bool:
         """Whether both hellos were exchanged, or the session is resumed."""
         return self._exchange is not None
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the session before can be gone on with: nothing was received yet."""
+        greeted = self._sent_hello and self.our_role is Role.GUEST
+        received = self._buffer or self._header or self._received_hello
+        return not (self.is_open or greeted or received)
 
     @property
     def capabilities(self) -> Capability:
@@ -121,11 +140,26 @@ class Connection:
         A device's end does so by itself when the guest's first packet is no Hello.
 
         Raises:
-            LocalProtocolError: A hello was sent or received, or the connection is open.
+            LocalProtocolError: The guest has said something, or we as a guest have; or the
+                connection is open.
         """
-        if self.is_open or self._sent_hello or self._header or self._received_hello:
+        if not self.can_resume:
             raise LocalProtocolError("a connection cannot be resumed once it has begun")
-        self._open(self._previous.capabilities, self._previous)
+        self._resume()
+
+    def repeat(self) -> bytes:
+        """Gives the answers again that the guest of a resumed session has perhaps not read.
+
+        They are those sent since the guest last said something, without those whose id it uses
+        again: call this once, when all that the guest has said by now was taken. QEMU lets an
+        answer pass that it does not wait for.
+
+        Returns:
+            Bytes to be written to the guest; none if there is nothing to repeat.
+        """
+        due = self._exchange.take_due_again() if self._exchange is not None else ()
+        repeated = b"".join(self._codec.encode(answer, Role.DEVICE) for answer in due)
+        return self._after_hello(repeated)
 
     def receive_data(self, data: bytes) -> None:
         """Takes bytes from the peer; `b""` means that the peer closed the connection."""
@@ -179,6 +213,12 @@ class Connection:
         numbered = self._exchange.number(cast("DevicePacket", packet))
         data = self._codec.encode(numbered, Role.DEVICE)
         self._exchange.device_sends(numbered)
+        return self._after_hello(data)
+
+    def _after_hello(self, data: bytes) -> bytes:
+        """Puts what completes a Hello before what else is sent."""
+        if data:
+            data, self._hello_end = self._hello_end + data, b""
         return data
 
     def _send_hello(self, hello: Hello) -> bytes:
@@ -186,8 +226,6 @@ class Connection:
             raise LocalProtocolError("a Hello that is not the connection's own")
         if self._sent_hello or self.is_open:
             raise LocalProtocolError("a second Hello")
-        if self.our_role is Role.DEVICE and self._received_hello is None:
-            raise LocalProtocolError("a device's Hello before the guest has said Hello")
         data = self._codec.encode(hello, self.our_role)
         self._sent_hello = True
         self._open_after_hellos()
@@ -196,6 +234,11 @@ class Connection:
     def _open_after_hellos(self) -> None:
         if self._sent_hello and self._received_hello is not None:
             self._open(negotiate(self.hello.capabilities, self._received_hello.capabilities))
+
+    def _resume(self) -> None:
+        self._open(self._previous.capabilities, self._previous)
+        if self._sent_hello and Capability.IDS_64BITS in self._previous.capabilities:
+            self._hello_end = bytes(_ID_GROWTH)
 
     def _open(self, capabilities: Capability, previous: Session | None = None) -> None:
         self._codec = Codec(capabilities, self._max_bulk)
@@ -238,7 +281,7 @@ class Connection:
         del self._buffer[: codec.header_size]
         if not resumes:
             return None
-        self._open(self._previous.capabilities, self._previous)
+        self._resume()
         return Resumed()
 
     def _incomplete(self) -> ConnectionClosed | NeedData:

@@ -10,7 +10,8 @@ from ccid_protocol.usbredir.packets import TransferAnswer
 class Resumed:
     """The guest did not say hello: it was migrated, and goes on with the session before.
 
-    No Hello may be sent. The packet that showed it is the next event.
+    No Hello may be sent any more. The packet that showed it is the next event; see
+    `Connection.repeat` for what is to be done after it.
     """
 
 

@@ -100,11 +100,14 @@ class Session:
         receiving: the interrupt IN endpoints whose packets the guest wants. Where it is not known
             whether it wants them, an endpoint may be named: QEMU drops what it did not ask for.
         requests: the requests for transfers that wait for an answer, without their data.
+        unheard: the answers since the guest last said something. A guest that was stopped, and
+            then migrated, has not read them.
     """
 
     capabilities: Capability = DEVICE_CAPABILITIES
     receiving: frozenset[int] = frozenset()
     requests: tuple[TransferRequest, ...] = ()
+    unheard: tuple[TransferAnswer, ...] = ()
 
 
 class _Presence(enum.Enum):
@@ -141,6 +144,9 @@ class Exchange:
         # The ids that were answered last, with the data that a cancel would show to be lost.
         self._answered: OrderedDict[int, LostData | None] = OrderedDict()
         self._answers = 0
+        # The answers since the guest's last packet, and those of the session before.
+        self._unheard: list[TransferAnswer] = []
+        self._due_again = {answer.id: answer for answer in (resumed.unheard if resumed else ())}
 
     @property
     def is_connected(self) -> bool:
@@ -156,7 +162,14 @@ class Exchange:
     def session(self) -> Session:
         """What a session needs to know that continues this one."""
         receiving = frozenset(e for stream, e in self._streams if stream is InterruptPacket)
-        return Session(self._capabilities, receiving, self._requests.transfers)
+        unheard = tuple(self._unheard)
+        return Session(self._capabilities, receiving, self._requests.transfers, unheard)
+
+    def take_due_again(self) -> tuple[TransferAnswer, ...]:
+        """Gives the answers of the session before that the guest may still wait for, once."""
+        due = tuple(self._due_again.values())
+        self._due_again.clear()
+        return due
 
     def is_started(self, stream: type[StreamPacket], endpoint: int) -> bool:
         """Whether pieces of a stream may be sent now."""
@@ -201,6 +214,7 @@ class Exchange:
         Raises:
             ProtocolError: It is out of place; nothing changes.
         """
+        self._unheard.clear()
         match packet:
             case FilterReject() | FilterFilter():
                 return packet
@@ -291,6 +305,7 @@ class Exchange:
         if isinstance(request, TransferRequest):
             # The guest is done with what had this id before.
             self._answered.pop(request.id, None)
+            self._due_again.pop(request.id, None)
 
     def _cancel(self, request_id: int) -> Cancelled:
         request = self._requests.cancel(request_id)
@@ -363,6 +378,7 @@ class Exchange:
         )
 
     def _remember(self, answer: TransferAnswer) -> None:
+        self._unheard.append(answer)
         lost = None
         if isinstance(answer, BulkPacket) and answer.data:
             self._answers += 1

@@ -18,7 +18,6 @@ from ccidd.transport.endpoint import (
     Endpoint,
     adopt,
     listen,
-    socket_name,
     take_systemd_fd,
 )
 
@@ -256,16 +255,3 @@ def test_targets_that_are_neither_path_nor_host_and_port(target: str) -> None:
 @pytest.mark.parametrize("target", ["socket", "./a:1", "/run/a:b", "[::1]:2001", "host:2001"])
 def test_targets_of_either_kind(target: str) -> None:
     Connector(target)
-
-
-def test_an_inherited_socket_has_the_name_that_it_was_bound_to(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as bound, socket.socket(socket.AF_UNIX) as unbound:
-        bound.bind(str(path))
-        assert socket_name(bound.fileno()) == str(path)
-        assert socket_name(unbound.fileno()) is None
-    with socket.create_server(("127.0.0.1", 0)) as tcp:
-        assert socket_name(tcp.fileno()) == f"127.0.0.1:{tcp.getsockname()[1]}"
-    with (tmp_path / "file").open("w") as file:
-        assert socket_name(file.fileno()) is None
-    assert socket_name(10**6) is None

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connections with QEMU's usb-redir, played by an emulated one on the other end of a stream."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 import structlog
@@ -12,6 +13,7 @@ from structlog.typing import EventDict
 from cards import ScriptedCard, echo_card
 from ccid_protocol import ccid
 from ccid_protocol.ccid import GetSlotStatus, IccPowerOn, IccStatus, XfrBlock
+from ccid_protocol.events import NeedData
 from ccid_protocol.usb import SetupPacket
 from ccid_protocol.usbredir import (
     DEVICE_CAPABILITIES,
@@ -33,6 +35,7 @@ from ccid_protocol.usbredir import (
     Packet,
     Reset,
     Role,
+    Session,
     SetAltSetting,
     SetConfiguration,
     Speed,
@@ -68,10 +71,9 @@ class Bench:
         async with stream:
             self.spoke.append(await self.port.serve(stream))
 
-    def connect(self, *, resumes: UsbredirPeer | None = None) -> UsbredirPeer:
+    def connect(self, *, resumes: Session | None = None) -> UsbredirPeer:
         ours, theirs = trio.testing.memory_stream_pair()
-        session = None if resumes is None else resumes.connection.session
-        peer = UsbredirPeer(theirs, session)
+        peer = UsbredirPeer(theirs, resumes)
         self._nursery.start_soon(self._serve, ours)
         self._nursery.start_soon(peer.run)
         return peer
@@ -154,13 +156,16 @@ async def test_a_card_is_used_over_the_wire(
     assert len(answer.data) == 0x1000
 
 
-async def test_nothing_is_said_before_the_guest_says_hello(
+async def test_nothing_but_hello_is_said_before_the_guest_says_hello(
     plug: Plug, autojump_clock: trio.testing.MockClock
 ) -> None:
     stream = await (await plug(echo_card())).connect_raw()
+    said = b""
     with trio.move_on_after(1000) as waiting:
-        await stream.receive_some(1)
+        while True:
+            said += await stream.receive_some(1000)
     assert waiting.cancelled_caught
+    assert (len(said), said[:4]) == (80, bytes(4))
 
 
 async def test_a_peer_that_speaks_something_else_is_let_go(
@@ -169,6 +174,7 @@ async def test_a_peer_that_speaks_something_else_is_let_go(
     bench = await plug(echo_card())
     stream = await bench.connect_raw()
     await stream.send_all(b"VSCD" + bytes(60))
+    assert len(await stream.receive_some(1000)) == 80
     assert await stream.receive_some(1) == b""
     failed = [entry for entry in logs if entry["log_level"] == "warning"]
     assert [entry["event"] for entry in failed] == ["connection_failed"]
@@ -406,7 +412,7 @@ async def test_a_migrated_guest_gets_the_answer_that_it_waited_for(
     await trio.testing.wait_all_tasks_blocked()
     await before.close()
     await trio.testing.wait_all_tasks_blocked()
-    after = bench.connect(resumes=before)
+    after = bench.connect(resumes=before.connection.session)
     await after.send(GetConfiguration(77))
     assert (await after.expect(ConfigurationStatus)).configuration == 1
     held.set()
@@ -427,7 +433,7 @@ async def test_a_guest_that_comes_from_another_host_finds_its_cards_off(
     await before.notification()
     await ask(before, IccPowerOn(0, 1))
     await before.close()
-    after = here.connect(resumes=before)
+    after = here.connect(resumes=before.connection.session)
     await after.send(GetConfiguration(77))
     assert (await after.expect(ConfigurationStatus)).configuration == 1
     assert await after.notification() == b"\x50\x03"
@@ -467,3 +473,131 @@ async def test_another_guest_finds_a_card_without_power(
     await other.send(SetConfiguration(1, 1))
     # Nothing is left of what the first did not read.
     assert (await ask(other, GetSlotStatus(0, 9))).seq == 9
+
+
+# Over a Unix socket, as QEMU has it, and in real time.
+
+
+class Qemu:
+    """What QEMU's parser makes of what it reads."""
+
+    def __init__(self, stream: trio.SocketStream, session: Session | None = None) -> None:
+        self.stream = stream
+        self.connection = Connection(Role.GUEST, previous=session)
+        self._to_ignore = 0
+        if session is not None:
+            self.connection.resume()
+            self._to_ignore = 84
+
+    async def say(self, packet: Packet) -> None:
+        await self.stream.send_all(self.connection.send(packet))
+
+    async def hears(self, kind: type[Packet]) -> Packet:
+        with trio.fail_after(10):
+            while True:
+                event = self.connection.next_event()
+                if isinstance(event, kind):
+                    return event
+                if isinstance(event, NeedData):
+                    data = bytes(await self.stream.receive_some(4096))
+                    assert data
+                    ignored = min(self._to_ignore, len(data))
+                    self._to_ignore -= ignored
+                    if data[ignored:]:
+                        self.connection.receive_data(data[ignored:])
+
+    async def close(self) -> None:
+        await self.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+
+    async def plug_in(self) -> None:
+        await self.say(self.connection.hello)
+        await self.hears(DeviceConnect)
+        await self.say(SetConfiguration(1, 1))
+        await self.hears(ConfigurationStatus)
+
+
+ConnectQemu = Callable[..., Qemu]
+
+
+@pytest.fixture
+async def connect_qemu(nursery: trio.Nursery) -> AsyncIterator[ConnectQemu]:
+    async with AsyncExitStack() as stack:
+
+        def connect(bench: Bench, session: Session | None = None) -> Qemu:
+            ours, theirs = trio.socket.socketpair()
+            nursery.start_soon(bench._serve, trio.SocketStream(ours))
+            stream = trio.SocketStream(theirs)
+            stack.push_async_callback(stream.aclose)
+            return Qemu(stream, session)
+
+        yield connect
+
+
+async def test_a_guest_that_goes_on_is_told_of_its_cards_before_it_says_a_word(
+    plug: Plug, connect_qemu: ConnectQemu
+) -> None:
+    bench = await plug(echo_card())
+    before = connect_qemu(bench)
+    await before.plug_in()
+    await before.say(StartInterruptReceiving(0, INTERRUPT_IN))
+    await before.hears(InterruptPacket)
+    await before.close()
+    bench.slots[0].remove()
+    after = connect_qemu(bench, before.connection.session)
+    news = await after.hears(InterruptPacket)
+    assert isinstance(news, InterruptPacket)
+    assert news.data == b"\x50\x02"
+
+
+async def test_an_answer_that_a_stopped_guest_has_not_read_comes_again(
+    plug: Plug, connect_qemu: ConnectQemu
+) -> None:
+    bench = await plug(None)
+    before = connect_qemu(bench)
+    await before.plug_in()
+    await before.say(BulkPacket(2, 0x01, data=ccid.encode(GetSlotStatus(0, 7))))
+    await before.hears(BulkPacket)
+    await before.say(BulkPacket(3, BULK_IN, 100))
+    # It is stopped, and reads no more; its machine goes on elsewhere.
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    session = before.connection.session
+    await before.close()
+    after = connect_qemu(bench, session)
+    answer = await after.hears(BulkPacket)
+    assert isinstance(answer, BulkPacket)
+    assert answer.id == 3
+    assert ccid.decode_response(answer.data).seq == 7
+
+
+async def test_a_guest_that_was_stopped_amid_a_long_answer_cannot_go_on(
+    plug: Plug, logs: list[EventDict], connect_qemu: ConnectQemu
+) -> None:
+    bench = await plug(echo_card())
+    before = connect_qemu(bench)
+    await before.plug_in()
+    for command in (IccPowerOn(0, 1), XfrBlock(0, 2, bytes([0, 0x10, 0x40, 0]))):
+        await before.say(BulkPacket(2, 0x01, data=ccid.encode(command)))
+        await before.hears(BulkPacket)
+        await before.say(BulkPacket(3, BULK_IN, 65556))
+        if isinstance(command, IccPowerOn):
+            await before.hears(BulkPacket)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    await before.stream.receive_some(1000)
+    session = before.connection.session
+    await before.close()
+    after = connect_qemu(bench, session)
+    with trio.fail_after(10):
+        assert len(await after.stream.receive_some(1000)) == 80
+        assert await after.stream.receive_some(1000) == b""
+    assert "connection_failed" in [entry["event"] for entry in logs]
+
+
+async def test_a_fresh_guest_that_is_paused_at_first_is_plugged_in(
+    plug: Plug, connect_qemu: ConnectQemu
+) -> None:
+    bench = await plug(echo_card())
+    qemu = connect_qemu(bench)
+    await trio.sleep(0.3)
+    await qemu.plug_in()
+    assert bench.device.configuration == 1
