@@ -15,10 +15,13 @@ import pytest
 import trio
 
 from harness.agent import CommandError, GuestGoneError
+from harness.bench import USBREDIR, VSCARD, FrontDoor
+from harness.ccidd import running_echo
 from harness.debian import cache_key, cached
 from harness.errors import HarnessError
 from harness.guest import Controller, boot_guest
 from harness.image import image_inputs
+from harness.opensc import OpenSC
 from harness.process import running
 from harness.qemu import Qemu
 
@@ -127,6 +130,27 @@ async def test_a_reader_is_seen_on_the_older_controllers(
         image, qemu=qemu, usb=usb, workdir=tmp_path, devices=["-device", "usb-ccid"]
     ) as guest:
         await guest.run_until("opensc-tool", "--list-readers", shows=READER)
+
+
+@pytest.mark.parametrize(
+    ("door", "usb"),
+    # With UHCI a message comes in pieces.
+    [(VSCARD, "xhci"), (USBREDIR, "xhci"), (USBREDIR, "uhci")],
+    ids=["vscard-xhci", "usbredir-xhci", "usbredir-uhci"],
+)
+async def test_a_guest_takes_the_back_ends_that_only_echo(
+    door: FrontDoor, usb: Controller, image: Image, qemu: Qemu, tmp_path: Path
+) -> None:
+    path = tmp_path / "echo.socket"
+    devices = door.devices(f"path={path}")
+    async with (
+        running_echo(door.echo, path),
+        boot_guest(image, qemu=qemu, usb=usb, workdir=tmp_path, devices=devices) as guest,
+    ):
+        await OpenSC(guest).wait_for_card()
+        command = "00CB3FFF60" + 96 * "00"
+        argv = ["opensc-tool", "--card-driver", "default", *("--send-apdu", command) * 2]
+        assert (await guest.run(*argv)).text.count("SW1=0x90, SW2=0x00") == 2
 
 
 async def test_a_qemu_that_ends_at_once_is_explained(

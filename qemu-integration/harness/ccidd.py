@@ -19,6 +19,7 @@ from harness.process import Process, running
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
+    from types import ModuleType
 
     from harness.image import Image
     from harness.qemu import Qemu
@@ -86,6 +87,15 @@ async def running_ccidd(
         if wait:
             await until_logged(process, "event=ready")
         yield process
+
+
+@asynccontextmanager
+async def running_echo(echo: ModuleType, path: Path) -> AsyncGenerator[None]:
+    """Run one of the programs that only echo; inside the block it listens at `path`."""
+    argv = [sys.executable, "-P", str(echo.__file__), str(path)]
+    async with running(argv, log=path.with_suffix(".log")) as process:
+        await until_logged(process, "event=ready")
+        yield
 
 
 async def until_logged(process: Process, text: str) -> None:
