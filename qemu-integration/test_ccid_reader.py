@@ -3,26 +3,32 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from ccid_protocol.apdu import CommandAPDU
-from harness import scripted_reader
 from harness.ccidd import pin_of_embedded_card, redirected, running_ccidd
 from harness.errors import HarnessError
 from harness.guest import Controller, boot_guest
 from harness.keys import check_signature
 from harness.opensc import PIV_NAME, OpenSC
-from harness.scripted_reader import Hand, atr_of_card, hand_at, response_of_length
+from harness.reader import (
+    SCRIPTED_READER,
+    WHO_ARE_YOU,
+    run_script,
+    scripted,
+    transmit,
+    until_cards,
+    work,
+)
+from harness.scripted_reader import Hand, atr_of_card, response_of_length
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from harness.guest import Guest
     from harness.image import Image
@@ -30,14 +36,6 @@ if TYPE_CHECKING:
     from harness.qemu import Qemu
 
 MESSAGE = b"signed in a guest\n"
-SCRIPTS = Path(scripted_reader.__file__).with_name("guest_scripts")
-SCRIPTED_READER = (sys.executable, "-P", scripted_reader.__file__)
-
-WHO_ARE_YOU = bytes.fromhex("0040000002")
-
-
-def work(seconds: int) -> bytes:
-    return bytes([0, 0x30, seconds, 0])
 
 
 def answer_of_length(length: int) -> bytes:
@@ -46,49 +44,6 @@ def answer_of_length(length: int) -> bytes:
 
 def backwards(data: bytes) -> bytes:
     return CommandAPDU(0, 0x20, 0, 0, data, ne=65536, extended=True).encode()
-
-
-@asynccontextmanager
-async def scripted(path: Path, *options: str, workdir: Path) -> AsyncGenerator[Hand]:
-    """Serve a scripted reader at `path`."""
-    options = (f"--socket-path={path}", *options)
-    async with (
-        running_ccidd(*options, workdir=workdir, program=SCRIPTED_READER),
-        hand_at(path) as hand,
-    ):
-        yield hand
-
-
-async def run_script(guest: Guest, name: str, *arguments: str, lines: Sequence[str]) -> list[str]:
-    """Run one of the scripts for the guest; return the lines that it prints."""
-    script = (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
-    text = "".join(f"{line}\n" for line in lines).encode()
-    ran = await guest.run("python3", "-c", script, *arguments, input=text, timeout=120)
-    return ran.text.splitlines()
-
-
-async def transmit(guest: Guest, slot: int, *commands: bytes) -> list[bytes]:
-    """Send commands to the card in a slot; return its ATR and the responses."""
-    atr, *answers = await run_script(
-        guest, "apdus", str(slot), lines=[command.hex() for command in commands]
-    )
-    return [bytes.fromhex(atr), *(bytes.fromhex(answer.split()[1]) for answer in answers)]
-
-
-async def cards_in_slots(guest: Guest) -> dict[int, bool]:
-    """Return which slots pcscd shows, and whether it sees a card there."""
-    rows = [line.split() for line in await run_script(guest, "slots", lines=[])]
-    return {int(slot, 16): content == "full" for slot, content in rows}
-
-
-async def until_cards(guest: Guest, wanted: Mapping[int, bool]) -> None:
-    """Wait until pcscd shows just these slots and cards."""
-    seen: dict[int, bool] = {}
-    with trio.move_on_after(30):
-        while (seen := await cards_in_slots(guest)) != wanted:
-            pass
-        return
-    raise HarnessError(f"pcscd shows {seen}, not {dict(wanted)}")
 
 
 @pytest.mark.parametrize(

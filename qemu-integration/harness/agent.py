@@ -17,7 +17,8 @@ from harness.lines import JsonLines, Message
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
 _SILENCE_SECONDS = 30.0
 """How much later than a command's own timeout the agent may be."""
@@ -132,6 +133,13 @@ class Agent:
                 self._waiting[number].send_nowait(message)
         self._closed = True
         await self._booted(up=False)
+
+    def moving(self) -> AbstractAsyncContextManager[Callable[[socket.socket], None]]:
+        """Hold commands back while the guest moves; `JsonLines.moving` describes the block.
+
+        Those that run meanwhile are answered from there.
+        """
+        return self._lines.moving()
 
     async def aclose(self) -> None:
         """Close the connection; the guest's agent waits for another."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import trio
 
 from harness.errors import HarnessError
-from harness.guest import Guest, boot_guest, quoted
+from harness.guest import Guest, boot_guest
+from harness.machine import quoted
 from harness.process import Process, running
 
 if TYPE_CHECKING:

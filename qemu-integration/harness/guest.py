@@ -4,7 +4,7 @@
     async with boot_guest(image, workdir=tmp_path, devices=["-device", "usb-ccid"]) as guest:
         await guest.run("opensc-tool", "--list-readers")
 
-Everything of a boot lies in a directory of its own below `workdir`, `guest-1` for the first:
+Everything of a QEMU lies in a directory of its own below `workdir`, `guest-1` for the first:
 `qemu.log` (the command line, QEMU's own output), `serial.log` (the console), `pcscd.log`, and
 `usb-N.pcap`, the traffic of the Nth USB device for Wireshark, complete when QEMU has ended.
 """
@@ -13,23 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
-import shlex
-import socket
 import tempfile
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
 from harness.agent import Agent, CommandError, Completed, GuestGoneError
-from harness.console import Console
 from harness.errors import HarnessError, tail
-from harness.process import Process, background_tasks, running
+from harness.machine import Host, Machine, migrate, next_directory, overlay_on, quoted
+from harness.process import background_tasks
 from harness.qemu import Qemu, environment, system_qemu
-from harness.qmp import Qmp, QmpError
+from harness.qmp import QmpError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -50,7 +47,6 @@ _CONTROLLERS: Final[dict[Controller, Sequence[str]]] = {
     ),
     "ohci": ("pci-ohci,id=usb",),
 }
-_CAPTURED = ("usb-ccid", "usb-redir")
 _BOOT_SECONDS = 120.0
 _KVM_BOOT_SECONDS = 10.0
 _KERNEL_ARGUMENTS = "console=ttyS0 loglevel=5 nokaslr mitigations=off cryptomgr.notests"
@@ -65,14 +61,16 @@ class Guest:
         qmp: QEMU's monitor: hotplug, reset, stop and continue.
     """
 
-    def __init__(
-        self, directory: Path, process: Process, qmp: Qmp, agent: Agent, console: Console
-    ) -> None:
-        self.directory = directory
-        self.process = process
-        self.qmp = qmp
+    def __init__(self, host: Host, machine: Machine, agent: Agent) -> None:
+        self._host = host
         self._agent = agent
-        self._console = console
+        self._move_in(machine)
+
+    def _move_in(self, machine: Machine) -> None:
+        self._machine = machine
+        self.directory = machine.directory
+        self.process = machine.process
+        self.qmp = machine.qmp
 
     async def run(
         self,
@@ -132,6 +130,26 @@ class Guest:
         await self.qmp.execute("system_reset")
         await self.wait_for_boot(boots + 1)
 
+    async def migrate(self, devices: Sequence[str] | None = None) -> None:
+        """Move the guest, running, to a second QEMU, and end the first.
+
+        `directory`, `process` and `qmp` are the second one's afterwards. Commands that run in the
+        guest meanwhile go on, and are answered from there.
+
+        Args:
+            devices: What `boot_guest` got, with other backends; by default, the same.
+
+        Raises:
+            HarnessError: The guest does not move, and is where it was.
+        """
+        source = self._machine
+        async with self._agent.moving() as moved:
+            destination = await migrate(source, self._host, devices)
+            moved(destination.agent)
+        self._move_in(destination)
+        await source.qmp.execute("quit")
+        await source.process.wait()
+
     async def kill(self) -> None:
         """End QEMU as a crash would, at once; no capture file is complete then."""
         self.process.kill()
@@ -149,7 +167,7 @@ class Guest:
             argv = ("console", str(rows), str(columns), os.environ.get("TERM", "vt100"))
             await self.run(*argv, check=False, timeout=None)
 
-        await self._console.lend(shell)
+        await self._machine.console.lend(shell)
 
     async def wait_for_boot(self, boots: int = 1) -> None:
         """Wait until the guest has come up so many times since QEMU was started.
@@ -173,7 +191,9 @@ class Guest:
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(end_with, "", lambda: self._agent.wait_for_boot(boots))
                 tasks.start_soon(end_with, "QEMU ended", self.process.wait)
-                tasks.start_soon(end_with, "the kernel panicked", self._console.panicked.wait)
+                tasks.start_soon(
+                    end_with, "the kernel panicked", self._machine.console.panicked.wait
+                )
                 # KVM stops a guest where it meets an instruction that it cannot execute.
                 stopped = functools.partial(self.qmp.wait_for_event, "STOP", count=stops + 1)
                 tasks.start_soon(end_with, "QEMU stopped the guest", stopped)
@@ -212,29 +232,34 @@ async def boot_guest(
         HarnessError: The guest does not come up.
     """
     qemu = qemu or system_qemu()
-    directory = _boot_directory(workdir)
-    async with AsyncExitStack() as stack:
-        links = _Links(stack)
-        accelerator = accelerator or await _accelerator(image, qemu)
-        argv = [*qemu.argv, *_machine(image, memory, accelerator)]
+    accelerator = accelerator or await _accelerator(image, qemu)
+    directory = next_directory(workdir)
+    async with AsyncExitStack() as stack, background_tasks() as tasks:
+        disk = directory / "root.qcow2"
+        await overlay_on(image.root, disk)
+        stack.callback(disk.unlink)
+        options = _machine(image, disk, memory, accelerator)
         for controller in _CONTROLLERS[usb]:
-            argv += ["-device", controller]
-        argv += links.options(directory) + _captured(devices, directory)
-        log = directory / "qemu.log"
-        log.write_text(shlex.join(argv) + "\n", encoding="utf-8")
-        process = await stack.enter_async_context(
-            running(argv, log=log, env=environment(qemu), pass_fds=(*links.inherited, *pass_fds))
-        )
-        links.given_away()
-        agent, qmp, console = Agent(links.agent), Qmp(links.qmp), Console(links.console)
-        for link in (agent, qmp, console):
-            stack.push_async_callback(link.aclose)
-        tasks = await stack.enter_async_context(background_tasks())
-        for link in (agent, qmp, console):
-            tasks.start_soon(link.receive)
-        guest = Guest(directory, process, qmp, agent, console)
+            options += ["-device", controller]
+        host = Host([*qemu.argv, *options], environment(qemu), pass_fds, stack, tasks)
+        machine = await host.start(directory, devices)
+        agent = Agent(machine.agent)
+        stack.push_async_callback(agent.aclose)
+        tasks.start_soon(agent.receive)
+        guest = Guest(host, machine, agent)
         await guest.wait_for_boot()
         yield guest
+
+
+def _machine(image: Image, disk: Path, memory: int, accelerator: str) -> list[str]:
+    argv = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc"]
+    # Five-level page tables make TCG slower, and nothing here needs them.
+    cpu = "host" if accelerator == "kvm" else "max,la57=off"
+    argv += ["-accel", accelerator, "-cpu", cpu, "-smp", "1", "-m", str(memory)]
+    argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd)]
+    argv += ["-append", _KERNEL_ARGUMENTS]
+    argv += ["-drive", f"file={quoted(disk)},format=qcow2,if=virtio,cache=unsafe"]
+    return argv
 
 
 _chosen_accelerators: dict[str, str] = {}
@@ -258,75 +283,3 @@ async def _accelerator(image: Image, qemu: Qemu) -> str:
                     await guest.run("opensc-tool", "--list-readers")
                     _chosen_accelerators[qemu.name] = "kvm"
     return _chosen_accelerators[qemu.name]
-
-
-class _Links:
-    """The socket pairs between the harness and QEMU, which leave no files behind."""
-
-    def __init__(self, stack: AsyncExitStack) -> None:
-        self._theirs: list[socket.socket] = []
-        self._stack = stack
-        self.agent = self._pair()
-        self.console = self._pair()
-        self.qmp = self._pair()
-        self.inherited = [sock.fileno() for sock in self._theirs]
-
-    def options(self, directory: Path) -> list[str]:
-        """Return QEMU's options for its ends."""
-        agent, console, qmp = self.inherited
-        log = quoted(directory / "serial.log")
-        options = ["-chardev", f"socket,id=console,fd={console},logfile={log}"]
-        options += ["-serial", "chardev:console"]
-        options += ["-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"]
-        options += ["-device", "virtio-serial-pci"]
-        options += ["-chardev", f"socket,id=agent,fd={agent}"]
-        options += ["-device", "virtserialport,chardev=agent,name=org.ccidd.agent"]
-        options += ["-chardev", f"file,id=pcscd,path={quoted(directory / 'pcscd.log')}"]
-        options += ["-device", "virtserialport,chardev=pcscd,name=org.ccidd.pcscd"]
-        return options
-
-    def given_away(self) -> None:
-        """Close QEMU's ends here, so that its end is seen."""
-        for sock in self._theirs:
-            sock.close()
-
-    def _pair(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        self._theirs.append(theirs)
-        for sock in (ours, theirs):
-            self._stack.enter_context(closing(sock))
-        return ours
-
-
-def quoted(path: Path) -> str:
-    """Return a path as a value among QEMU's comma-separated options."""
-    return str(path).replace(",", ",,")
-
-
-def _machine(image: Image, memory: int, accelerator: str) -> list[str]:
-    argv = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc"]
-    # Five-level page tables make TCG slower, and nothing here needs them.
-    cpu = "host" if accelerator == "kvm" else "max,la57=off"
-    argv += ["-accel", accelerator, "-cpu", cpu, "-smp", "1", "-m", str(memory)]
-    argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd)]
-    argv += ["-append", _KERNEL_ARGUMENTS]
-    argv += ["-drive", f"file={quoted(image.root)},format=raw,if=virtio,snapshot=on"]
-    return argv
-
-
-def _captured(devices: Sequence[str], directory: Path) -> list[str]:
-    """Return the options with a capture file for each of the USB devices among them."""
-    options = list(devices)
-    captures = 0
-    for index, (option, value) in enumerate(itertools.pairwise(options), start=1):
-        if option == "-device" and value.partition(",")[0] in _CAPTURED:
-            options[index] = f"{value},pcap={quoted(directory / f'usb-{captures}.pcap')}"
-            captures += 1
-    return options
-
-
-def _boot_directory(workdir: Path) -> Path:
-    number = 1 + len(list(workdir.glob("guest-*")))
-    directory = workdir / f"guest-{number}"
-    directory.mkdir(parents=True)
-    return directory

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import deque
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
 import trio
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 _CHUNK = 65536
 
@@ -21,7 +24,8 @@ class JsonLines:
     """A connected socket that carries a JSON object a line, each way."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        # Received from the first, to its end; sent to the last.
+        self._streams = deque([_stream(sock)])
         self._sending = trio.Lock()
         self._cut_short = False
 
@@ -37,17 +41,14 @@ class JsonLines:
                 # What a cancelled call left behind becomes a line of its own, and no message.
                 data = b"\n" + data
             self._cut_short = True
-            await self._stream.send_all(data)
+            await self._streams[-1].send_all(data)
             self._cut_short = False
 
     async def received(self) -> AsyncIterator[Message]:
         """Yield messages until the peer is gone; a line that is no object is left out."""
         waiting = bytearray()
         while True:
-            try:
-                chunk = await self._stream.receive_some(_CHUNK)
-            except trio.BrokenResourceError:
-                return
+            chunk = await self._receive()
             if not chunk:
                 return
             waiting += chunk
@@ -57,9 +58,38 @@ class JsonLines:
                 if message is not None:
                     yield message
 
+    @asynccontextmanager
+    async def moving(self) -> AsyncGenerator[Callable[[socket.socket], None]]:
+        """Hold back what is sent while the peer moves to another socket.
+
+        The block calls what it is given with that socket as soon as the peer reads there. What the
+        peer wrote to the first socket, perhaps half a line, is received to its end first.
+        """
+
+        def moved(sock: socket.socket) -> None:
+            self._streams.append(_stream(sock))
+
+        async with self._sending:
+            yield moved
+
     async def aclose(self) -> None:
         """Close the socket."""
-        await self._stream.aclose()
+        for stream in self._streams:
+            await stream.aclose()
+
+    async def _receive(self) -> bytes:
+        """Return what came, or nothing when the peer is gone and has not moved."""
+        while True:
+            chunk = b""
+            with contextlib.suppress(trio.BrokenResourceError):
+                chunk = bytes(await self._streams[0].receive_some(_CHUNK))
+            if chunk or len(self._streams) == 1:
+                return chunk
+            await self._streams.popleft().aclose()
+
+
+def _stream(sock: socket.socket) -> trio.SocketStream:
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 def _message(line: bytes | bytearray) -> Message | None:
