@@ -5,11 +5,11 @@ One connection carries the whole device, as `ccid_protocol.usbredir` describes. 
 that is migrated goes on over another connection in the middle of its session, so what it waits for,
 and the cards' power, outlive a connection for a while.
 
-A QEMU that goes on says nothing by itself, and neither does a fresh one that is paused. Each
-connection begins with our hello, which is good for both: a paused QEMU does not read it, and a
-fresh one that runs has said its own before it does. One that has read it in silence goes on. That
-it was read can be seen on a Unix socket alone (unix(7), SIOCOUTQ); elsewhere its first packet is
-waited for.
+A QEMU that goes on says nothing by itself, and neither does one that waits for its migration, or is
+fresh and paused. To one that was started for a migration (-incoming) our hello is said first, which
+is good for all three: a paused QEMU does not read it, and a fresh one that runs has said its own
+before it does. One that has read it in silence goes on. That it was read can be seen on a Unix
+socket alone (unix(7), SIOCOUTQ); elsewhere its first packet is waited for.
 """
 
 import math
@@ -61,7 +61,7 @@ from ccid_protocol.usbredir import (
 from ccidd.reader.bulk_in import Piece
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import BULK_IN, BULK_OUT, INTERRUPT_IN, UsbReader
-from ccidd.transport.sockets import can_read, has_unread
+from ccidd.transport.sockets import can_read, has_unread, peer_arguments
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -192,12 +192,11 @@ class _Connection:
         return self._connection.session
 
     async def run(self, slots: Sequence[Slot]) -> None:
-        self._send(self._connection.hello)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, nursery.cancel_scope)
             nursery.start_soon(self._write)
             if isinstance(self._stream, trio.SocketStream):
-                nursery.start_soon(self._await_reading, self._stream.socket)
+                nursery.start_soon(self._await_migration, self._stream.socket)
             for slot in slots:
                 await slot.wait_until_unplugged()
             await self._leave()
@@ -226,6 +225,8 @@ class _Connection:
     def _take(self, event: usbredir.Event) -> None:
         match event:
             case Hello():
+                if not self._connection.has_said_hello:
+                    self._send(self._connection.hello)
                 self._device.reset()
                 self._announce_device()
             case Resumed():
@@ -293,10 +294,11 @@ class _Connection:
                 # Acknowledgements, filters, and data of a stream that was not started.
                 log.debug("packet_ignored", packet=type(request).__name__)
 
-    async def _await_reading(self, socket: trio.socket.SocketType) -> None:
+    async def _await_migration(self, socket: trio.socket.SocketType) -> None:
         """Goes on with the session before as soon as our hello was read, and not answered."""
-        if socket.family != trio.socket.AF_UNIX:
+        if "-incoming" not in peer_arguments(socket):
             return
+        self._send(self._connection.hello)
         interval = _FIRST_LOOK
         while True:
             await trio.sleep(interval)

@@ -34,7 +34,6 @@ from ccid_protocol.usbredir import (
 GET_DEVICE_DESCRIPTOR = SetupPacket(0x80, 6, 0x0100, 0, 8)
 BULK_OUT, BULK_IN, INTERRUPT_IN = 0x01, 0x82, 0x83
 
-_HELLO_SIZE = 80
 _PATIENCE = 1000
 """Seconds of a clock that jumps."""
 
@@ -52,11 +51,8 @@ class UsbredirPeer:
     def __init__(self, stream: trio.abc.Stream, session: Session | None = None) -> None:
         self._stream = stream
         self.connection = usbredir.Connection(Role.GUEST, previous=session)
-        # QEMU ignores a hello in a session that goes on, in which its header is 4 bytes longer.
-        self._to_ignore = 0
         if session is not None:
             self.connection.resume()
-            self._to_ignore = _HELLO_SIZE + 4
         self._ids = itertools.count(0x1_0000_0000)
         self._seen: deque[Packet] = deque()
         self._progress = trio.Event()
@@ -71,7 +67,7 @@ class UsbredirPeer:
                 data = bytes(await self._stream.receive_some(65536))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 data = b""
-            self._receive(data)
+            self.connection.receive_data(data)
             while not isinstance(event := self.connection.next_event(), NeedData):
                 if isinstance(event, ConnectionClosed):
                     self.closed = True
@@ -81,12 +77,6 @@ class UsbredirPeer:
                 await self._react(event)
             self._progress.set()
             self._progress = trio.Event()
-
-    def _receive(self, data: bytes) -> None:
-        ignored = min(self._to_ignore, len(data))
-        self._to_ignore -= ignored
-        if ignored < len(data) or not data:
-            self.connection.receive_data(data[ignored:])
 
     async def _react(self, packet: Packet) -> None:
         if isinstance(packet, DeviceConnect):

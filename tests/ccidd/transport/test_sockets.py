@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import socket
+import sys
 from pathlib import Path
 
-from ccidd.transport.sockets import can_read, has_unread, name_of
+from ccidd.transport.sockets import can_read, has_unread, name_of, peer_arguments
 
 
 def test_an_inherited_socket_has_the_name_that_it_was_bound_to(tmp_path: Path) -> None:
@@ -30,3 +31,11 @@ def test_what_a_peer_has_not_read_is_seen() -> None:
         theirs.recv(6)
         assert not has_unread(ours)
         assert not can_read(theirs)
+
+
+def test_the_command_line_of_a_peer_is_seen() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert peer_arguments(ours)[: len(sys.orig_argv)] == sys.orig_argv
+    with socket.create_server(("127.0.0.1", 0)) as tcp:
+        assert peer_arguments(tcp) == []

@@ -49,6 +49,7 @@ from ccidd.card.card import Card
 from ccidd.reader.profile import default_profile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
+from ccidd.transport import usbredir
 from ccidd.transport.usbredir import RESUME_TIMEOUT, UsbredirPort
 from usbredir_peer import BULK_IN, INTERRUPT_IN, UsbredirPeer
 
@@ -156,16 +157,13 @@ async def test_a_card_is_used_over_the_wire(
     assert len(answer.data) == 0x1000
 
 
-async def test_nothing_but_hello_is_said_before_the_guest_says_hello(
+async def test_nothing_is_said_before_the_guest_says_hello(
     plug: Plug, autojump_clock: trio.testing.MockClock
 ) -> None:
     stream = await (await plug(echo_card())).connect_raw()
-    said = b""
     with trio.move_on_after(1000) as waiting:
-        while True:
-            said += await stream.receive_some(1000)
+        await stream.receive_some(1)
     assert waiting.cancelled_caught
-    assert (len(said), said[:4]) == (80, bytes(4))
 
 
 async def test_a_peer_that_speaks_something_else_is_let_go(
@@ -174,7 +172,6 @@ async def test_a_peer_that_speaks_something_else_is_let_go(
     bench = await plug(echo_card())
     stream = await bench.connect_raw()
     await stream.send_all(b"VSCD" + bytes(60))
-    assert len(await stream.receive_some(1000)) == 80
     assert await stream.receive_some(1) == b""
     failed = [entry for entry in logs if entry["log_level"] == "warning"]
     assert [entry["event"] for entry in failed] == ["connection_failed"]
@@ -521,10 +518,18 @@ ConnectQemu = Callable[..., Qemu]
 
 
 @pytest.fixture
-async def connect_qemu(nursery: trio.Nursery) -> AsyncIterator[ConnectQemu]:
+async def connect_qemu(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ConnectQemu]:
+    """Connects QEMUs, each told from the others by its command line, before it is read."""
     async with AsyncExitStack() as stack:
 
-        def connect(bench: Bench, session: Session | None = None) -> Qemu:
+        def connect(
+            bench: Bench, session: Session | None = None, *, incoming: bool | None = None
+        ) -> Qemu:
+            is_incoming = session is not None if incoming is None else incoming
+            arguments = ["qemu-system-x86_64", *(["-incoming"] if is_incoming else []), "defer"]
+            monkeypatch.setattr(usbredir, "peer_arguments", lambda _socket: arguments)
             ours, theirs = trio.socket.socketpair()
             nursery.start_soon(bench._serve, trio.SocketStream(ours))
             stream = trio.SocketStream(theirs)
@@ -593,11 +598,12 @@ async def test_a_guest_that_was_stopped_amid_a_long_answer_cannot_go_on(
     assert "connection_failed" in [entry["event"] for entry in logs]
 
 
+@pytest.mark.parametrize("incoming", [True, False])
 async def test_a_fresh_guest_that_is_paused_at_first_is_plugged_in(
-    plug: Plug, connect_qemu: ConnectQemu
+    plug: Plug, connect_qemu: ConnectQemu, *, incoming: bool
 ) -> None:
     bench = await plug(echo_card())
-    qemu = connect_qemu(bench)
+    qemu = connect_qemu(bench, incoming=incoming)
     await trio.sleep(0.3)
     await qemu.plug_in()
     assert bench.device.configuration == 1
