@@ -18,7 +18,7 @@ from ccid_protocol.usbredir import (
 from harness.ccidd import redirected
 from harness.errors import HarnessError
 from harness.guest import Controller, boot_guest
-from harness.reader import WHO_ARE_YOU, scripted, transmit, until_cards, work
+from harness.reader import WHO_ARE_YOU, run_script, scripted, transmit, until_cards, work
 from harness.scripted_reader import atr_of_card
 from harness.wiretap import wiretap
 
@@ -111,6 +111,34 @@ async def check_work(guest: Guest, seconds: int) -> None:
     _atr, before, answer, after = await transmit(guest, 0, *commands)
     assert answer == DONE
     assert after == before
+
+
+@pytest.mark.parametrize("usb", CONTROLLERS)
+async def test_a_read_that_waits_is_answered_though_the_guest_says_nothing_more(
+    usb: Controller, image: Image, qemu: Qemu, tmp_path: Path
+) -> None:
+    path = tmp_path / "reader.socket"
+    devices = redirected(f"path={path}")
+    async with (
+        scripted(path, workdir=tmp_path) as hand,
+        boot_guest(image, qemu=qemu, workdir=tmp_path, devices=devices, usb=usb) as guest,
+    ):
+        await guest.run("pcscd-control", "stop")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(check_work_over_usb, guest)
+            await hand.until_working(0)
+            await guest.migrate()
+            await hand.until_working(0)
+
+
+async def check_work_over_usb(guest: Guest) -> None:
+    """Have the card work for 6 seconds, with no driver in between."""
+    lines = ["configure 1"]
+    # PC_to_RDR_IccPowerOn and PC_to_RDR_XfrBlock
+    for message in ("62000000000001000000", f"6f040000000002000000{work(6).hex()}"):
+        lines += [f"out {message}", "in 400"]
+    *_, answer = await run_script(guest, "usb_requests", lines=lines)
+    assert answer == f"80020000000002000000{DONE.hex()}"
 
 
 @pytest.mark.parametrize("usb", CONTROLLERS)
