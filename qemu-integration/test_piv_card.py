@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest uses a PIV card of ccidd's: signs, decrypts, and goes on when ccidd comes and goes.
 
-Unless a test says otherwise, its reader is QEMU's own usb-ccid, with ccid-card-passthru; ccidd's own
-reader is the matter of test_ccid_reader.py.
+Unless a test says otherwise, its reader is QEMU's own usb-ccid, with ccid-card-passthru; ccidd's
+own reader is the matter of test_ccid_reader.py.
 """
 
 from __future__ import annotations
