@@ -32,8 +32,8 @@ from ccid_protocol.usbredir import (
     Role,
     Speed,
 )
+from harness.bare import bare_qemu
 from harness.ccidd import redirected
-from harness.process import running
 from usbredir_peer import GET_DEVICE_DESCRIPTOR, UsbredirPeer
 
 if TYPE_CHECKING:
@@ -52,18 +52,8 @@ DEVICE: tuple[Packet, ...] = (
 )
 
 
-@asynccontextmanager
-async def real_qemu(qemu: Qemu, directory: Path) -> AsyncGenerator[trio.abc.Stream]:
-    """Give a connection to QEMU's usb-redir; its BIOS alone uses the device."""
-    path = directory / "device.socket"
-    machine = ["-nodefaults", "-display", "none", "-accel", "tcg", "-device", "qemu-xhci"]
-    argv = [*qemu.argv, *machine, *redirected(f"path={path},server=on,wait=off")]
-    async with running(argv, log=directory / "qemu.log"):
-        with trio.fail_after(30):
-            while not path.exists():  # noqa: ASYNC110 -- nobody tells when QEMU listens
-                await trio.sleep(0.05)
-        async with await trio.open_unix_socket(str(path)) as stream:
-            yield stream
+def real_qemu(qemu: Qemu, directory: Path) -> AbstractAsyncContextManager[trio.abc.Stream]:
+    return bare_qemu(qemu, directory, redirected)
 
 
 @asynccontextmanager

@@ -15,8 +15,8 @@ import trio.testing
 
 from ccid_protocol import vscard
 from ccid_protocol.events import ConnectionClosed, NeedData
+from harness.bare import bare_qemu
 from harness.ccidd import passthru
-from harness.process import running
 from qemu_peer import QemuPeer
 
 if TYPE_CHECKING:
@@ -40,18 +40,8 @@ CONVERSATION: tuple[vscard.Message, ...] = (
 )
 
 
-@asynccontextmanager
-async def real_qemu(qemu: Qemu, directory: Path) -> AsyncGenerator[trio.abc.Stream]:
-    """Give a connection to QEMU's card; no guest runs behind it."""
-    path = directory / "card.socket"
-    machine = ["-nodefaults", "-display", "none", "-accel", "tcg", "-device", "qemu-xhci"]
-    argv = [*qemu.argv, *machine, *passthru(f"path={path},server=on,wait=off")]
-    async with running(argv, log=directory / "qemu.log"):
-        with trio.fail_after(30):
-            while not path.exists():  # noqa: ASYNC110 -- nobody tells when QEMU listens
-                await trio.sleep(0.05)
-        async with await trio.open_unix_socket(str(path)) as stream:
-            yield stream
+def real_qemu(qemu: Qemu, directory: Path) -> AbstractAsyncContextManager[trio.abc.Stream]:
+    return bare_qemu(qemu, directory, passthru)
 
 
 @asynccontextmanager
