@@ -85,6 +85,11 @@ _LAST_LOOK: Final = 1.0
 """Seconds between two looks at whether our hello was read: the first, and after many."""
 
 
+_UNKNOWN_SESSION: Final = Session(receiving=frozenset({INTERRUPT_IN}))
+"""That of a virtual machine that comes from another host. QEMU does not repeat that it listens, and
+drops what it did not ask for."""
+
+
 class UsbredirPort:
     """Where the reader is plugged in, for one connection after the other.
 
@@ -96,9 +101,8 @@ class UsbredirPort:
     def __init__(self, device: UsbReader, slots: Sequence[Slot]) -> None:
         self._device = device
         self._slots = slots
-        # QEMU does not repeat that it listens, and drops what it did not ask for.
-        self._session: Session | None = Session(receiving=frozenset({INTERRUPT_IN}))
-        self._is_connected = False
+        self._session: Session | None = _UNKNOWN_SESSION
+        self._deadline = math.inf
         self._changed = trio.Event()
 
     async def run(self) -> None:
@@ -106,12 +110,11 @@ class UsbredirPort:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._device.run)
             while True:
-                is_left = not self._is_connected and self._device.configuration
-                with trio.move_on_after(RESUME_TIMEOUT if is_left else math.inf) as wait:
+                with trio.move_on_at(self._deadline):
                     await self._changed.wait()
-                if wait.cancelled_caught:
+                if trio.current_time() >= self._deadline:
                     log.info("session_over")
-                    self._device.reset()
+                    self._end_session()
 
     async def serve(self, stream: trio.abc.Stream) -> bool:
         """Serves a connection until QEMU closes it, breaks it, or the reader is unplugged.
@@ -123,11 +126,13 @@ class UsbredirPort:
             Whether the peer spoke usbredir at all.
         """
         connection = _Connection(stream, self._device, self._session)
-        self._set_connected(True)
-        all_was_read = True
+        deadline = self._deadline
+        self._set_deadline(math.inf)
+        is_broken, all_was_read = False, True
         try:
             await connection.run(self._slots)
         except* RemoteProtocolError as errors:
+            is_broken = True
             log.warning("connection_failed", reason="; ".join(map(str, errors.exceptions)))
         except* trio.BrokenResourceError:
             # QEMU closes so where it has not read all: when it was stopped, is killed, or the
@@ -137,12 +142,26 @@ class UsbredirPort:
         else:
             log.info("connection_closed")
         finally:
-            self._session = _left_behind(connection.close(), all_was_read=all_was_read)
-            self._set_connected(False)
+            session = connection.close()
+            if not connection.is_open:
+                # That was nobody's session, and the one before can still be gone on with.
+                self._set_deadline(deadline)
+            elif is_broken:
+                # A QEMU that is cut off begins anew, and no other knows what this one asked for.
+                self._end_session()
+            else:
+                self._session = _left_behind(session, all_was_read=all_was_read)
+                self._set_deadline(trio.current_time() + RESUME_TIMEOUT)
         return connection.is_open
 
-    def _set_connected(self, is_connected: bool) -> None:  # noqa: FBT001 (it is what is set)
-        self._is_connected = is_connected
+    def _end_session(self) -> None:
+        self._session = _UNKNOWN_SESSION
+        self._set_deadline(math.inf)
+        self._device.reset()
+
+    def _set_deadline(self, deadline: float) -> None:
+        """Says when the session is over that was left behind."""
+        self._deadline = deadline
         self._changed.set()
         self._changed = trio.Event()
 

@@ -3,6 +3,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -484,6 +485,69 @@ async def test_a_session_that_nobody_resumes_is_over(
     assert "session_over" in [entry["event"] for entry in logs]
 
 
+async def waiting_for_a_card(bench: Bench) -> tuple[UsbredirPeer, int]:
+    """Connects a guest that reads what a card is at work on; gives the id of its request."""
+    peer = await bench.configured()
+    await ask(peer, IccPowerOn(0, 1))
+    await peer.bulk_out(ccid.encode(XfrBlock(0, 2, bytes(4))))
+    number = await peer.read()
+    await trio.testing.wait_all_tasks_blocked()
+    return peer, number
+
+
+@pytest.mark.parametrize("said", [b"", b"\0\0\0", b"VSCD" + bytes(60)])
+async def test_a_stranger_between_two_connections_takes_nothing_from_the_session(
+    plug: Plug, held: trio.Event, said: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench = await plug(held_card(held))
+    before, number = await waiting_for_a_card(bench)
+    await before.close()
+    await trio.testing.wait_all_tasks_blocked()
+    async with await bench.connect_raw() as stranger:
+        await stranger.send_all(said)
+        await trio.testing.wait_all_tasks_blocked()
+    await trio.testing.wait_all_tasks_blocked()
+    after = bench.connect(resumes=before.connection.session)
+    await after.send(GetConfiguration(77))
+    held.set()
+    answer = await after.expect(BulkPacket)
+    assert (answer.id, ccid.decode_response(answer.data).seq) == (number, 2)
+
+
+async def test_strangers_do_not_keep_a_session_that_nobody_resumes(
+    plug: Plug, autojump_clock: trio.testing.MockClock
+) -> None:
+    card = echo_card()
+    bench = await plug(card)
+    peer = await bench.configured()
+    await ask(peer, IccPowerOn(0, 1))
+    await peer.close()
+    for _ in range(4):
+        await trio.sleep(RESUME_TIMEOUT / 3)
+        async with await bench.connect_raw():
+            await trio.testing.wait_all_tasks_blocked()
+    assert card.history == ["on", "off"]
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+async def test_what_a_lost_guest_waited_for_is_not_given_to_another(
+    plug: Plug, held: trio.Event, is_broken: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench = await plug(held_card(held))
+    lost, _number = await waiting_for_a_card(bench)
+    session = lost.connection.session
+    if is_broken:
+        await lost.write(b"\xff" * 16)
+        await lost.until(lambda: lost.closed)
+    else:
+        await lost.close()
+        await trio.sleep(2 * RESUME_TIMEOUT)
+    # One that is migrated from another host.
+    other = bench.connect(resumes=replace(session, requests=(), receiving=frozenset({INTERRUPT_IN})))
+    await other.send(GetConfiguration(77))
+    assert (await ask(other, GetSlotStatus(0, 9))).seq == 9
+
+
 async def test_another_guest_finds_a_card_without_power(
     plug: Plug, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -585,8 +649,9 @@ async def test_a_guest_that_goes_on_is_told_of_its_cards_before_it_says_a_word(
     assert news.data == b"\x50\x02"
 
 
+@pytest.mark.parametrize("strangers", [0, 1])
 async def test_an_answer_that_a_stopped_guest_has_not_read_comes_again(
-    plug: Plug, connect_qemu: ConnectQemu
+    plug: Plug, connect_qemu: ConnectQemu, strangers: int
 ) -> None:
     bench = await plug(None)
     before = connect_qemu(bench)
@@ -598,6 +663,8 @@ async def test_an_answer_that_a_stopped_guest_has_not_read_comes_again(
     await trio.testing.wait_all_tasks_blocked(0.05)
     session = before.connection.session
     await before.close()
+    for _ in range(strangers):
+        await connect_qemu(bench).close()
     after = connect_qemu(bench, session)
     answer = await after.hears(BulkPacket)
     assert isinstance(answer, BulkPacket)
@@ -605,8 +672,9 @@ async def test_an_answer_that_a_stopped_guest_has_not_read_comes_again(
     assert ccid.decode_response(answer.data).seq == 7
 
 
+@pytest.mark.parametrize("strangers", [0, 1])
 async def test_a_guest_that_was_stopped_amid_a_long_answer_cannot_go_on(
-    plug: Plug, logs: list[EventDict], connect_qemu: ConnectQemu
+    plug: Plug, logs: list[EventDict], connect_qemu: ConnectQemu, strangers: int
 ) -> None:
     bench = await plug(echo_card())
     before = connect_qemu(bench)
@@ -621,6 +689,8 @@ async def test_a_guest_that_was_stopped_amid_a_long_answer_cannot_go_on(
     await before.stream.receive_some(1000)
     session = before.connection.session
     await before.close()
+    for _ in range(strangers):
+        await connect_qemu(bench).close()
     after = connect_qemu(bench, session)
     with trio.fail_after(10):
         assert len(await after.stream.receive_some(1000)) == 80
