@@ -44,7 +44,6 @@ class CcidReader:
         pins: PinSource | None = None,
     ) -> None:
         assert len(slots) == profile.slots
-        self._max_busy_slots = profile.class_descriptor().max_busy_slots
         self._respond = respond
         self._slots = []
         for index, slot in enumerate(slots):
@@ -64,9 +63,7 @@ class CcidReader:
         if command.slot >= len(self._slots):
             self._respond(failure(command, IccStatus.ABSENT, Offset.SLOT))
             return
-        busy = sum(slot.is_busy for slot in self._slots)
-        is_busy = busy >= self._max_busy_slots
-        self._slots[command.slot].submit(command, reader_is_busy=is_busy)
+        self._slots[command.slot].submit(command)
 
     def abort(self, slot: int, seq: int) -> bool:
         """Takes the control request ABORT; False if there is no such slot."""
@@ -75,10 +72,15 @@ class CcidReader:
         self._slots[slot].abort(seq)
         return True
 
-    def forget_aborts(self) -> None:
-        """Forgets the halves of aborts that still wait for the other."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether any command is being carried out."""
+        return any(slot.is_busy for slot in self._slots)
+
+    def forget_commands(self) -> None:
+        """Ends what a host was about that is there no more, with no answer; no card loses power."""
         for slot in self._slots:
-            slot.forget_abort()
+            slot.forget_command()
 
     def reset(self) -> None:
         """Does what a reset of the bus or a new configuration does.

@@ -106,7 +106,6 @@ class CcidSlot:
         # The card.
         self._insertion = slot.insertion
         self._active: ActiveCard | None = None
-        self._data_rate = DATA_RATES[0]
         self.presence: Final = Presence(present=self.is_present)
         """What the host has been told of the card's comings and goings."""
         self.hardware_error: HardwareError | None = None
@@ -150,12 +149,10 @@ class CcidSlot:
 
     # What the host says. Nothing here waits.
 
-    def submit(self, command: Command | BadMessage, *, reader_is_busy: bool) -> None:
-        """Takes a message of the host.
+    def submit(self, command: Command | BadMessage) -> None:
+        """Takes a message of the host for this slot.
 
-        Args:
-            command: the message, for this slot.
-            reader_is_busy: whether as many slots work as can at a time.
+        bMaxCCIDBusySlots is the number of slots, so that others never keep this one from working.
         """
         if isinstance(command, Abort):
             self._take_bulk_abort(command)
@@ -165,7 +162,7 @@ class CcidSlot:
             self._fail(command, command.error)
         elif isinstance(command, GetSlotStatus):
             self._respond(self._slot_status(command))
-        elif self.is_busy or (reader_is_busy and isinstance(command, _Slow)):
+        elif self.is_busy:
             self._fail(command, SlotError.CMD_SLOT_BUSY)
         elif isinstance(command, _Slow):
             self._start(command)
@@ -181,11 +178,13 @@ class CcidSlot:
         self._abort_command()
         self._complete_abort()
 
-    def forget_abort(self) -> None:
-        """Forgets half an abort: the host has begun anew, and will not send the other half."""
-        if self._bulk_abort is not None:
-            self._fail(self._bulk_abort, SlotError.CMD_ABORTED)
+    def forget_command(self) -> None:
+        """Ends what a host was about that is there no more; another has begun anew.
+
+        Neither a command nor half an abort is answered. The card stays as it is.
+        """
         self._control_abort = self._bulk_abort = None
+        self._abort_command(None)
 
     def reset(self) -> None:
         """Does what a reset of the bus does: the card is off, and nothing is left to answer."""
@@ -206,8 +205,8 @@ class CcidSlot:
         self._abort_command()
         self._complete_abort()
 
-    def _abort_command(self) -> None:
-        self._end_command(SlotError.CMD_ABORTED)
+    def _abort_command(self, error: int | None = SlotError.CMD_ABORTED) -> None:
+        self._end_command(error)
         if self._active is not None:
             self._active.exchange.abort()
 
@@ -260,8 +259,8 @@ class CcidSlot:
                 return EscapeResponse(slot, seq, self.status, answer)
             case SetDataRateAndClockFrequency(data_rate=wanted):
                 slower = [rate for rate in DATA_RATES if rate <= wanted]
-                self._data_rate = max(slower, default=DATA_RATES[0])
-                return DataRateAndClockFrequency(slot, seq, self.status, CLOCK, self._data_rate)
+                given = max(slower, default=DATA_RATES[0])
+                return DataRateAndClockFrequency(slot, seq, self.status, CLOCK, given)
             case _:
                 # Mechanical among them: there is nothing to move.
                 raise SlotFailure(SlotError.CMD_NOT_SUPPORTED)
@@ -295,11 +294,13 @@ class CcidSlot:
 
     async def _carry_out(self, command: _Slow, scope: trio.CancelScope) -> None:
         with scope:
+            # A command may be ended before its task begins.
+            await trio.lowlevel.checkpoint_if_cancelled()
             response = await self._outcome(command)
-            # Nothing waits from here on: the command is answered, or it was ended before.
-            self._running = None
-            self._idle.set()
-            self._respond(response)
+            if self._running is command:
+                self._running = None
+                self._idle.set()
+                self._respond(response)
 
     async def _outcome(self, command: _Slow) -> Response:
         try:
@@ -311,8 +312,9 @@ class CcidSlot:
         except Exception:
             # A fault of the card must look like one to the host, and nothing else may suffer.
             log.exception("card_fault", slot=command.slot)
-            self.hardware_error = HardwareError(command.slot, command.seq)
-            self._announce()
+            if self._running is command:
+                self.hardware_error = HardwareError(command.slot, command.seq)
+                self._announce()
             return failure(command, self.status, SlotError.HW_ERROR)
 
     async def _extend_times(self) -> None:
@@ -352,13 +354,18 @@ class CcidSlot:
         if insertion is None:
             raise SlotFailure(SlotError.ICC_MUTE)
         self._deactivate()
-        with trio.move_on_after(POWER_ON_TIMEOUT):
-            atr = await insertion.contacts.power_on()
-            if not {0, 1} & set(atr.protocols):
-                raise SlotFailure(SlotError.ICC_PROTOCOL_NOT_SUPPORTED)
-            self._active = self._activate(insertion.contacts, atr)
-            return DataBlock(command.slot, command.seq, self.status, atr.encode())
-        raise SlotFailure(SlotError.ICC_MUTE)
+        try:
+            with trio.move_on_after(POWER_ON_TIMEOUT):
+                atr = await insertion.contacts.power_on()
+                if not {0, 1} & set(atr.protocols):
+                    raise SlotFailure(SlotError.ICC_PROTOCOL_NOT_SUPPORTED)
+                self._active = self._activate(insertion.contacts, atr)
+                return DataBlock(command.slot, command.seq, self.status, atr.encode())
+            raise SlotFailure(SlotError.ICC_MUTE)
+        finally:
+            # What has begun meanwhile powers the card by itself.
+            if self._active is None and self._running in {command, None}:
+                self._cut_power(insertion)
 
     async def _transfer(self, command: XfrBlock) -> Response:
         card = self._require_active()
@@ -370,7 +377,7 @@ class CcidSlot:
         if self._pin_pad is None:
             raise SlotFailure(SlotError.CMD_NOT_SUPPORTED)
         card = self._require_active()
-        if self._profile.level is Level.EXTENDED_APDU and (command.level or card.exchange.is_amid):
+        if card.exchange.is_amid or (command.level and self._profile.level is Level.EXTENDED_APDU):
             # Nothing that begins a PIN entry is too long for one message.
             raise BadFieldError(Offset.LEVEL_PARAMETER)
         card.clock = ClockStatus.RUNNING

@@ -26,7 +26,7 @@ from ccid_protocol.ccid import (
 )
 from ccid_protocol.errors import RemoteProtocolError
 from ccid_protocol.pps import PPS, PPSS
-from ccid_protocol.t1 import CardEnd, CommandReady
+from ccid_protocol.t1 import MAX_INF, CardEnd, CommandReady
 from ccidd.card.card import Card
 from ccidd.reader.profile import CLOCK
 from ccidd.reader.short_responses import ShortResponses
@@ -75,11 +75,11 @@ class Exchange(ABC):
 
     @property
     def is_amid(self) -> bool:
-        """Whether a command has begun to come, and the rest of it has not."""
+        """Whether a command has begun, and has no answer yet."""
         return False
 
     def abort(self) -> None:  # noqa: B027 (most have nothing to forget)
-        """Forgets the pieces of commands and responses: the host has aborted the exchange."""
+        """Gives up a command that has begun: the host has aborted it."""
 
     def close(self) -> None:  # noqa: B027 (most have nothing to end)
         """Ends what the card may still be at work on: it has lost its power."""
@@ -209,6 +209,11 @@ class TpduExchange(Exchange):
         self._may_negotiate = True
         self._is_mute = False
 
+    @property
+    def is_amid(self) -> bool:
+        """See `Exchange.is_amid`."""
+        return self._work is not None
+
     def select(self, protocol: int) -> None:
         """Learns from PC_to_RDR_SetParameters which protocol is in use."""
         self._protocol = protocol
@@ -239,6 +244,9 @@ class TpduExchange(Exchange):
             raise SlotFailure(SlotError.ICC_MUTE)
         if self._protocol == 0:
             return await self._transfer_tpdu(command)
+        if len(command) > MAX_INF:
+            # A command with a PIN fits one block; what does not is no such command.
+            raise SlotFailure(SlotError.XFR_OVERRUN)
         block = bytes([*prologue[:2], len(command)]) + command
         # The reader itself would have to grant the card more time.
         return await self._transfer_block(block + bytes([reduce(xor, block)]), math.inf)
@@ -275,16 +283,20 @@ class TpduExchange(Exchange):
         if isinstance(answer, CommandReady):
             self._work = _Work(self._card, answer.apdu)
             self._tasks.start_soon(self._work.run)
-        assert self._work is not None
+        work = self._work
+        assert work is not None
         try:
-            response = await self._work.wait(patience)
+            response = await work.wait(patience)
+            if response is None:
+                return self._t1.request_extension()
+            answer = self._t1.send_response(response)
         except BaseException:
-            self._end_work()
+            # Another command may have begun meanwhile.
+            if self._work is work:
+                self._end_work()
             raise
-        if response is None:
-            return self._t1.request_extension()
         self._work = None
-        return self._t1.send_response(response)
+        return answer
 
     def _end_work(self) -> None:
         self._t1.drop_command()

@@ -100,6 +100,11 @@ class UsbReader:
         """Carries out what hosts send, until it is cancelled."""
         await self._reader.run()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any command is being carried out, or its answer was not read yet."""
+        return self._reader.is_busy or bool(self._unread)
+
     # The bus.
 
     def reset(self) -> None:
@@ -138,7 +143,7 @@ class UsbReader:
         # setting has just opened the reader, and is not to find what was meant for another.
         self._halted.clear()
         self._messages.reset()
-        self._reader.forget_aborts()
+        self._reader.forget_commands()
         self._unread.clear()
         return True
 
@@ -170,32 +175,36 @@ class UsbReader:
         return self._tell(setup) if setup.device_to_host else self._change(setup)
 
     def _tell(self, setup: SetupPacket) -> bytes | None:
-        match setup.request:
-            case StandardRequest.GET_DESCRIPTOR:
+        match setup.request, setup.recipient:
+            case StandardRequest.GET_DESCRIPTOR, Recipient.DEVICE | Recipient.INTERFACE:
                 return self._descriptor(setup)
-            case StandardRequest.GET_STATUS:
+            case StandardRequest.GET_STATUS, _:
                 return self._status(setup)
-            case StandardRequest.GET_CONFIGURATION:
+            case StandardRequest.GET_CONFIGURATION, Recipient.DEVICE:
                 return bytes([self.configuration])
-            case StandardRequest.GET_INTERFACE:
+            case StandardRequest.GET_INTERFACE, Recipient.INTERFACE:
                 setting = self.alternate_setting(setup.index)
                 return None if setting is None else bytes([setting])
             case _:
                 return None
 
     def _change(self, setup: SetupPacket) -> bytes | None:
-        match setup.request:
-            case StandardRequest.SET_CONFIGURATION:
+        match setup.request, setup.recipient:
+            case StandardRequest.SET_CONFIGURATION, Recipient.DEVICE:
                 done = self.set_configuration(setup.value)
-            case StandardRequest.SET_INTERFACE:
+            case StandardRequest.SET_INTERFACE, Recipient.INTERFACE:
                 done = self.set_interface(setup.index, setup.value)
-            case StandardRequest.SET_FEATURE | StandardRequest.CLEAR_FEATURE:
+            case StandardRequest.SET_FEATURE | StandardRequest.CLEAR_FEATURE, _:
                 done = self._change_halt(setup)
             case _:
                 done = False
         return b"" if done else None
 
     def _descriptor(self, setup: SetupPacket) -> bytes | None:
+        if setup.recipient == Recipient.INTERFACE:
+            wanted = setup.descriptor_type, setup.descriptor_index, setup.index
+            is_ours = wanted == (ccid.DESCRIPTOR_TYPE, 0, INTERFACE)
+            return self.profile.class_descriptor().encode() if is_ours else None
         match setup.descriptor_type, setup.descriptor_index:
             case DescriptorType.DEVICE, 0:
                 return self.device.encode()
@@ -205,18 +214,13 @@ class UsbReader:
                 return usb.encode_languages((usb.LANGUAGE_ENGLISH_US,))
             case DescriptorType.STRING, index if index in self._strings:
                 return usb.encode_string(self._strings[index])
-            case ccid.DESCRIPTOR_TYPE, 0 if (setup.recipient, setup.index) == (
-                Recipient.INTERFACE,
-                INTERFACE,
-            ):
-                return self.profile.class_descriptor().encode()
             case _:
                 # The qualifier among them: the device knows full speed alone (9.6.2).
                 return None
 
     def _status(self, setup: SetupPacket) -> bytes | None:
         match setup.recipient:
-            case Recipient.DEVICE:
+            case Recipient.DEVICE if not setup.index:
                 return _NO_STATUS
             case Recipient.INTERFACE if self.configuration and setup.index == INTERFACE:
                 return _NO_STATUS

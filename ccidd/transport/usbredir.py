@@ -65,8 +65,8 @@ from ccidd.transport.sockets import can_read, has_unread, peer_arguments
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-DISCONNECT_TIMEOUT: Final = 1.0
-"""Seconds that QEMU has to acknowledge that the device is gone."""
+LEAVE_TIMEOUT: Final = 1.5
+"""Seconds that commands and their answers have when the reader is unplugged."""
 
 RESUME_TIMEOUT: Final = 30.0
 """Seconds after a connection in which a migrated virtual machine can go on with its session."""
@@ -84,6 +84,9 @@ _FIRST_LOOK: Final = 0.02
 _LAST_LOOK: Final = 1.0
 """Seconds between two looks at whether our hello was read: the first, and after many."""
 
+
+_INCOMING: Final = {"-incoming", "--incoming"}
+"""The option of a QEMU that waits for a migration."""
 
 _UNKNOWN_SESSION: Final = Session(receiving=frozenset({INTERRUPT_IN}))
 """That of a virtual machine that comes from another host. QEMU does not repeat that it listens, and
@@ -143,6 +146,7 @@ class UsbredirPort:
             log.info("connection_closed")
         finally:
             session = connection.close()
+            all_was_read = all_was_read and connection.all_is_written
             if not connection.is_open:
                 # That was nobody's session, and the one before can still be gone on with.
                 self._set_deadline(deadline)
@@ -222,13 +226,20 @@ class _Connection:
             nursery.cancel_scope.cancel()
 
     async def _leave(self) -> None:
-        """Unplugs the device, and gives what is written before time to arrive."""
+        """Unplugs the device: first what is in flight arrives, and then that it is gone."""
+        with trio.move_on_after(LEAVE_TIMEOUT):
+            await self._until(lambda: not self._device.is_busy and self.all_is_written)
         if self._connection.is_connected:
             self._send(DeviceDisconnect())
             # What waits is forgotten with the device.
             self._reads.clear()
-        with trio.move_on_after(DISCONNECT_TIMEOUT):
-            await self._until(lambda: not (self._unsent or self._sending))
+        with trio.move_on_after(LEAVE_TIMEOUT):
+            await self._until(lambda: self.all_is_written)
+
+    @property
+    def all_is_written(self) -> bool:
+        """Whether all that was said has gone to the socket."""
+        return not (self._unsent or self._sending)
 
     # Reading. What the device answers at once is put behind what is to be written.
 
@@ -317,7 +328,7 @@ class _Connection:
 
     async def _await_migration(self, socket: trio.socket.SocketType) -> None:
         """Goes on with the session before as soon as our hello was read, and not answered."""
-        if "-incoming" not in peer_arguments(socket):
+        if not _INCOMING & set(peer_arguments(socket)):
             return
         self._send(self._connection.hello)
         interval = _FIRST_LOOK
@@ -326,9 +337,12 @@ class _Connection:
             interval = min(2 * interval, _LAST_LOOK)
             # In this order: a fresh QEMU has said hello before it reads. What it said is in the
             # socket, or was received.
-            was_read = not (self._unsent or self._sending or has_unread(socket))
+            was_read = self.all_is_written and not has_unread(socket)
             if can_read(socket):
                 continue
+            # What was received a moment ago is about to be looked at.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
             if not self._connection.can_resume:
                 return
             if was_read:

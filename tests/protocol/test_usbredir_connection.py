@@ -737,3 +737,20 @@ def test_nothing_is_repeated_that_the_guest_has_read_or_asks_for_again() -> None
     there.resume()
     deliver_resumed(there, BulkPacket(2, 0x82, 64), resumed)
     assert resumed.repeat() == b""
+
+
+@pytest.mark.parametrize("cancel_first", [True, False])
+def test_an_answer_that_is_repeated_is_the_only_one(*, cancel_first: bool) -> None:
+    device, guest = Connection(Role.DEVICE), Connection(Role.GUEST)
+    connect(device, guest)
+    deliver(guest, BulkPacket(1, 0x82, 64), device)
+    device.send(BulkPacket(1, 0x82, data=b"abc"))
+    resumed = Connection(Role.DEVICE, previous=device.session)
+    resumed.resume()
+    cancel = struct.pack("<IIQ", 21, 0, 1)
+    repeated = b"" if cancel_first else resumed.repeat()
+    resumed.receive_data(cancel)
+    (event,) = drain(resumed)
+    assert isinstance(event, Cancelled)
+    assert (event.answer is None) is bool(repeated)
+    assert bool(repeated or resumed.repeat()) is not cancel_first

@@ -169,6 +169,9 @@ class Exchange:
         """Gives the answers of the session before that the guest may still wait for, once."""
         due = tuple(self._due_again.values())
         self._due_again.clear()
+        for answer in due:
+            # A cancel that crosses it gets no other.
+            self._answered[answer.id] = None
         return due
 
     def is_started(self, stream: type[StreamPacket], endpoint: int) -> bool:
@@ -317,6 +320,7 @@ class Exchange:
             return Cancelled(request_id, lost=self._answered.pop(request_id))
         if not self._resumed:
             return Cancelled(request_id)
+        self._due_again.pop(request_id, None)
         # The request was made in the session before. The guest keeps the id in mind until it is
         # answered, and throws away that answer, whatever endpoint it names.
         unknown = BulkPacket(request_id, endpoint=0)

@@ -221,12 +221,16 @@ async def test_a_card_that_is_slow_to_start_is_mute_before_the_host_loses_patien
             await trio.sleep(10)
             return await super().power_on()
 
-    host = await start(SlowToStart(echo_card().transmit))
+    card = SlowToStart(echo_card().transmit)
+    host = await start(card)
     seq = host.send(IccPowerOn)
     # No time extension: libccid would take it for an ATR.
     answer = await host.answers.receive()
     assert (answer.seq, outcome(answer)) == (seq, (IccStatus.INACTIVE, FAILED, SlotError.ICC_MUTE))
     assert trio.current_time() < 5
+    await trio.testing.wait_all_tasks_blocked()
+    # What it was about to have, it has no more.
+    assert card.history == ["off"]
 
 
 async def test_power_off_waits_for_nothing(
@@ -619,17 +623,66 @@ async def test_the_last_of_two_bulk_halves_is_the_one_that_counts(
     assert (await host.ask(GetSlotStatus)).error == 0
 
 
-async def test_a_host_that_begins_anew_has_no_half_abort_left(
+async def test_a_host_that_begins_anew_finds_nothing_of_another(
     start: Start, autojump_clock: trio.testing.MockClock
 ) -> None:
-    host = await start(echo_card(), echo_card())
-    host.reader.abort(0, 5)
+    host = await start(SlowCard(), echo_card())
+    await host.power_on()
+    host.send(XfrBlock, bytes([0, 0x10, 9, 0]))
     host.reader.submit(Abort(1, 5))
-    host.reader.forget_aborts()
-    (answer,) = await final_answers(host, 1)
-    assert (answer.slot, answer.error) == (1, SlotError.CMD_ABORTED)
-    for slot in (0, 1):
-        assert (await host.ask(GetSlotStatus, slot=slot)).error == 0
+    await trio.testing.wait_all_tasks_blocked()
+    host.reader.forget_commands()
+    for slot, status in ((0, IccStatus.ACTIVE), (1, IccStatus.INACTIVE)):
+        assert outcome(await host.ask(GetSlotStatus, slot=slot)) == (status, CommandStatus.OK, 0)
+    assert (await host.ask(XfrBlock, bytes([0, 0x10, 0, 0]))).error == 0
+
+
+@pytest.mark.parametrize("card", [echo_card(), None])
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_command_is_answered_once_whenever_it_is_aborted(
+    start: Start, card: Card | None, ticks: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    host = await start(card)
+    seq = host.send(IccPowerOn)
+    for _ in range(ticks):
+        await trio.lowlevel.checkpoint()
+    host.reader.abort(0, 9)
+    host.reader.submit(Abort(0, 9))
+    await trio.testing.wait_all_tasks_blocked()
+    answers = await final_answers(host, 2)
+    assert [answer.seq for answer in answers] == [seq, 9]
+    with pytest.raises(trio.WouldBlock):
+        host.answers.receive_nowait()
+
+
+async def test_a_command_that_is_aborted_before_it_begins_has_not_begun(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    host = await start(echo_card())
+    await host.power_on()
+    host.send(XfrBlock, b"ab", 0, 1)
+    host.reader.abort(0, 9)
+    host.reader.submit(Abort(0, 9))
+    await final_answers(host, 2)
+    assert await host.transfer(apdu(2)) == (b"\x90\x00", 0)
+
+
+async def test_a_card_that_fails_when_it_is_gone_is_no_hardware_error(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def fail(command: bytes) -> bytes:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        raise ZeroDivisionError
+
+    host = await start(ScriptedCard(fail))
+    await host.power_on()
+    host.send(XfrBlock, apdu(2))
+    await trio.testing.wait_all_tasks_blocked()
+    host.slots[0].remove()
+    with structlog.testing.capture_logs():
+        await trio.sleep(5)
+    assert host.reader.take_hardware_error() is None
 
 
 @pytest.mark.parametrize("level", [Level.EXTENDED_APDU, Level.TPDU])

@@ -12,6 +12,7 @@ import trio.testing
 from cards import ScriptedCard, echo_card
 from ccid_protocol.atr import ATR, InterfaceBytes
 from ccid_protocol.ccid import BadFieldError, ChainParameter, Offset, SlotError
+from ccid_protocol.errors import LocalProtocolError
 from ccid_protocol.pps import PPS
 from ccidd.reader.exchange import (
     MAX_APDU,
@@ -296,6 +297,48 @@ async def test_what_is_no_tpdu_is_refused_by_its_length(
     with pytest.raises(BadFieldError) as caught:
         await exchange.transfer(apdu(2) + b"\5\0", 0)
     assert caught.value.offset == 1
+
+
+async def test_a_block_that_follows_an_abort_at_once_finds_its_own_card(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    for _ in range(20):
+        exchange = TpduExchange(SlowCard(0.5), T1, nursery)
+        scope = trio.CancelScope()
+
+        async def aborted(exchange: TpduExchange, scope: trio.CancelScope) -> None:
+            with scope:
+                await exchange.transfer(block(0x00, apdu(2)), 0)
+
+        nursery.start_soon(aborted, exchange, scope)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        exchange.abort()
+        answer, _chain = await exchange.transfer(block(0x40, apdu(2)), 0)
+        assert answer == block(0x00, b"\x90\0")
+
+
+async def test_a_card_that_answers_nonsense_still_takes_part_in_t1(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def nothing(command: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    exchange = TpduExchange(ScriptedCard(nothing), T1, nursery)
+    with pytest.raises(LocalProtocolError):
+        await exchange.transfer(block(0x00, apdu(2)), 0)
+    answer, _chain = await exchange.transfer(block(0x80), 0)
+    assert answer[1] & 0xC0 == 0x80
+
+
+async def test_a_pin_command_that_is_longer_than_a_block_is_refused(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    exchange = TpduExchange(echo_card(), T1, nursery)
+    with pytest.raises(SlotFailure) as caught:
+        await exchange.transfer_secure(bytes(260), bytes(3))
+    assert caught.value.error == SlotError.XFR_OVERRUN
 
 
 async def test_a_fault_of_a_card_at_work_is_not_lost(

@@ -137,6 +137,13 @@ def test_the_class_descriptor_can_be_asked_for() -> None:
         pytest.param(SetupPacket(0xC0, 1, 0, 0, 8), id="a vendor's request"),
         pytest.param(SetupPacket(0xE0, 0, 0, 0, 8), id="a reserved kind"),
         pytest.param(SetupPacket(0x80, 255, 0, 0, 8), id="an unknown request"),
+        pytest.param(SetupPacket(0x01, 9, 0), id="SET_CONFIGURATION to an interface"),
+        pytest.param(SetupPacket(0x82, 8, 0, 0, 1), id="GET_CONFIGURATION of an endpoint"),
+        pytest.param(SetupPacket(0x00, 11, 0, 0), id="SET_INTERFACE to the device"),
+        pytest.param(SetupPacket(0x80, 10, 0, 0, 1), id="GET_INTERFACE of the device"),
+        pytest.param(get_descriptor(1, recipient=1), id="the device, asked of an interface"),
+        pytest.param(get_descriptor(1, recipient=2), id="the device, asked of an endpoint"),
+        pytest.param(SetupPacket(0x80, 0, 0, 1, 2), id="the status of a second device"),
     ],
 )
 @pytest.mark.parametrize("configured", [False, True])

@@ -229,6 +229,25 @@ async def test_a_read_that_waits_is_not_answered_when_the_reader_has_gone(
     assert bench.spoke == [True]
 
 
+async def test_what_is_in_flight_is_answered_before_the_reader_goes(
+    plug: Plug, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def slow(command: bytes) -> bytes:
+        await trio.sleep(0.5)
+        return OK
+
+    bench = await plug(ScriptedCard(slow))
+    peer = await bench.configured()
+    await ask(peer, IccPowerOn(0, 1))
+    await peer.bulk_out(ccid.encode(XfrBlock(0, 2, bytes(4))))
+    await peer.read()
+    bench.slots[0].unplug()
+    answer = ccid.decode_response((await peer.expect(BulkPacket)).data)
+    assert isinstance(answer, ccid.DataBlock)
+    assert answer.data == OK
+    await peer.expect(DeviceDisconnect)
+
+
 # Configurations and settings.
 
 
@@ -531,7 +550,7 @@ async def test_strangers_do_not_keep_a_session_that_nobody_resumes(
 
 @pytest.mark.parametrize("is_broken", [False, True])
 async def test_what_a_lost_guest_waited_for_is_not_given_to_another(
-    plug: Plug, held: trio.Event, is_broken: bool, autojump_clock: trio.testing.MockClock
+    plug: Plug, held: trio.Event, autojump_clock: trio.testing.MockClock, *, is_broken: bool
 ) -> None:
     bench = await plug(held_card(held))
     lost, _number = await waiting_for_a_card(bench)
@@ -543,7 +562,9 @@ async def test_what_a_lost_guest_waited_for_is_not_given_to_another(
         await lost.close()
         await trio.sleep(2 * RESUME_TIMEOUT)
     # One that is migrated from another host.
-    other = bench.connect(resumes=replace(session, requests=(), receiving=frozenset({INTERRUPT_IN})))
+    other = bench.connect(
+        resumes=replace(session, requests=(), receiving=frozenset({INTERRUPT_IN}))
+    )
     await other.send(GetConfiguration(77))
     assert (await ask(other, GetSlotStatus(0, 9))).seq == 9
 
