@@ -159,7 +159,7 @@ async def connect_usbredir(stream: trio.SocketStream) -> Transmit:
 
     async def until(kind: type[Event_co], request: usbredir.Packet) -> Event_co:
         await stream.send_all(connection.send(request))
-        # The reader also notifies of its card, once.
+        # A hello and the tables come before what they belong to.
         while not isinstance(event := await receive(stream, connection), kind):
             pass
         return event

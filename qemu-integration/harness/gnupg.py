@@ -83,7 +83,7 @@ class GnuPG:
         ran = await self._guest.run(_SCDAEMON, "--server", input=script.encode())
         _greeting, *replies = _replies(ran.stdout)
         wrong = [
-            f"{command}: {reply.result}"
+            f"{command.splitlines()[0]}: {reply.result}"
             for command, reply in zip(commands, replies, strict=True)
             if check and not reply.is_ok
         ]
