@@ -2,8 +2,9 @@
 """What a card can do with a private key, wherever the key lives.
 
 The operations are those of a smart card's chip: RSA on a whole block (the host pads), ECDSA on a
-hash, and elliptic-curve Diffie-Hellman. They take long, so they are asynchronous: a store runs them
-where they hold up nobody else.
+hash, Ed25519 on a message, and elliptic-curve Diffie-Hellman. They take long, so they are
+asynchronous: a store runs them where they hold up nobody else. Each may be cancelled, and the
+caller then does not wait for what is still being computed.
 """
 
 import enum
@@ -11,25 +12,34 @@ from abc import ABC, abstractmethod
 from typing import Final, TypeAlias
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ccidd.errors import UserError
 
-PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+PublicKey: TypeAlias = (
+    rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | x25519.X25519PublicKey
+)
 
 
 class KeyAlgorithm(enum.Enum):
-    """The kinds of keys that cards here can have."""
+    """The kinds of keys that cards here can have.
 
+    RSA-1024 is for old systems; whether a card takes it is the card's matter.
+    """
+
+    RSA_1024 = "RSA-1024"
     RSA_2048 = "RSA-2048"
     RSA_3072 = "RSA-3072"
     RSA_4096 = "RSA-4096"
     P_256 = "P-256"
     P_384 = "P-384"
+    ED25519 = "Ed25519"
+    X25519 = "X25519"
 
 
 _RSA_SIZES: Final = {
+    1024: KeyAlgorithm.RSA_1024,
     2048: KeyAlgorithm.RSA_2048,
     3072: KeyAlgorithm.RSA_3072,
     4096: KeyAlgorithm.RSA_4096,
@@ -53,6 +63,10 @@ def algorithm_of(key: object) -> KeyAlgorithm:
             return _CURVES[curve.name]
         case ec.EllipticCurvePublicKey(curve=curve):
             raise UserError(f"the curve {curve.name} is not supported; use one of {supported}")
+        case ed25519.Ed25519PublicKey():
+            return KeyAlgorithm.ED25519
+        case x25519.X25519PublicKey():
+            return KeyAlgorithm.X25519
         case _:
             raise UserError(f"a {type(key).__name__} is not supported; use one of {supported}")
 
@@ -61,7 +75,14 @@ class InvalidInputError(Exception):
     """A key operation was given a block, hash or point that it cannot be done with."""
 
 
-class PrivateKey(ABC):  # noqa: B024 (its two kinds have nothing else in common)
+class KeyUnavailableError(Exception):
+    """A key cannot be used now: its token is gone, not logged in, or failing.
+
+    The text names no secret and is meant for the log.
+    """
+
+
+class PrivateKey(ABC):  # noqa: B024 (its kinds have nothing else in common)
     """A private key, and its public half."""
 
     def __init__(self, public_key: PublicKey) -> None:
@@ -88,6 +109,7 @@ class RsaKey(PrivateKey):
 
         Raises:
             InvalidInputError: The block has another length, or is not below the modulus.
+            KeyUnavailableError: The token that has the key does not do it.
         """
 
 
@@ -107,6 +129,7 @@ class EcKey(PrivateKey):
 
         Raises:
             InvalidInputError: The hash is empty or too long.
+            KeyUnavailableError: The token that has the key does not do it.
         """
 
     @abstractmethod
@@ -121,6 +144,42 @@ class EcKey(PrivateKey):
 
         Raises:
             InvalidInputError: This is no point of the curve.
+            KeyUnavailableError: The token that has the key does not do it.
+        """
+
+
+class Ed25519Key(PrivateKey):
+    """A private key for Ed25519 signatures (RFC 8032)."""
+
+    @abstractmethod
+    async def sign_message(self, message: bytes) -> bytes:
+        """Signs a whole message with PureEdDSA (RFC 8032, 5.1.6): it is not hashed before.
+
+        Returns:
+            64 bytes.
+
+        Raises:
+            InvalidInputError: The message is more than the key's store takes.
+            KeyUnavailableError: The token that has the key does not do it.
+        """
+
+
+class X25519Key(PrivateKey):
+    """A private key for key agreement with X25519 (RFC 7748)."""
+
+    @abstractmethod
+    async def agree(self, public: bytes) -> bytes:
+        """Agrees on a secret (RFC 7748, 6.1).
+
+        Args:
+            public: the other party's public key, 32 bytes, little-endian.
+
+        Returns:
+            The shared secret, 32 bytes, little-endian.
+
+        Raises:
+            InvalidInputError: The public key has another length, or gives the secret 0.
+            KeyUnavailableError: The token that has the key does not do it.
         """
 
 

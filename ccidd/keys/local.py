@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Private keys that ccidd holds in its own memory.
 
-Operations run in worker threads, as many at a time as there are processors.
+Operations run in worker threads, as many at a time as there are processors. They are pure
+computation with nothing to clean up, so a cancelled caller leaves its thread to itself
+(`abandon_on_cancel`); the thread keeps its place in the limiter until it ends.
 """
 
 import os
 import secrets
+from collections.abc import Callable
 from functools import cache, partial
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import gmpy2
 import trio
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from ccidd.keys.key import EcKey, InvalidInputError, RsaKey, algorithm_of
+from ccidd.keys.key import EcKey, Ed25519Key, InvalidInputError, RsaKey, X25519Key, algorithm_of
 
-LocalPrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+LocalPrivateKey: TypeAlias = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | x25519.X25519PrivateKey
+)
+
+_T = TypeVar("_T")
 
 # ECDSA takes a hash as a number, so any hash can be brought to the size of one of these.
 _HASH_OF_FIELD_SIZE: Final[dict[int, hashes.HashAlgorithm]] = {
@@ -31,7 +41,12 @@ def _processors() -> trio.CapacityLimiter:
     return trio.CapacityLimiter(os.cpu_count() or 1)
 
 
-def local_key(key: object) -> "LocalRsaKey | LocalEcKey":
+async def compute(operation: Callable[[], _T]) -> _T:
+    """Does a pure computation in a worker thread, which a cancelled caller does not wait for."""
+    return await trio.to_thread.run_sync(operation, abandon_on_cancel=True, limiter=_processors())
+
+
+def local_key(key: object) -> "LocalRsaKey | LocalEcKey | LocalEd25519Key | LocalX25519Key":
     """Wraps a private key of `cryptography`.
 
     Raises:
@@ -42,6 +57,10 @@ def local_key(key: object) -> "LocalRsaKey | LocalEcKey":
             return LocalRsaKey(key)
         case ec.EllipticCurvePrivateKey():
             return LocalEcKey(key)
+        case ed25519.Ed25519PrivateKey():
+            return LocalEd25519Key(key)
+        case x25519.X25519PrivateKey():
+            return LocalX25519Key(key)
         case _:
             algorithm_of(key)
             raise AssertionError("algorithm_of refuses what is not matched above")
@@ -63,7 +82,7 @@ class LocalRsaKey(RsaKey):
         if number >= self._key.public_key().public_numbers().n:
             raise InvalidInputError("a block that is not below the modulus")
         operation = partial(_private_operation, self._key.private_numbers(), number)
-        result = await trio.to_thread.run_sync(operation, limiter=_processors())
+        result = await compute(operation)
         return result.to_bytes(self._size)
 
 
@@ -101,7 +120,7 @@ class LocalEcKey(EcKey):
             raise InvalidInputError(f"a hash of {len(digest)} bytes for a key of {self._size}")
         algorithm = ec.ECDSA(Prehashed(_HASH_OF_FIELD_SIZE[self._size]))
         operation = partial(self._key.sign, digest.rjust(self._size, b"\0"), algorithm)
-        return await trio.to_thread.run_sync(operation, limiter=_processors())
+        return await compute(operation)
 
     async def agree(self, point: bytes) -> bytes:
         """See `EcKey.agree`."""
@@ -112,4 +131,35 @@ class LocalEcKey(EcKey):
         except ValueError as error:
             raise InvalidInputError("bytes that are no point of the curve") from error
         operation = partial(self._key.exchange, ec.ECDH(), peer)
-        return await trio.to_thread.run_sync(operation, limiter=_processors())
+        return await compute(operation)
+
+
+class LocalEd25519Key(Ed25519Key):
+    """An Ed25519 key in memory."""
+
+    def __init__(self, key: ed25519.Ed25519PrivateKey) -> None:
+        super().__init__(key.public_key())
+        self._key = key
+
+    async def sign_message(self, message: bytes) -> bytes:
+        """See `Ed25519Key.sign_message`; messages of any length are taken."""
+        return await compute(partial(self._key.sign, message))
+
+
+class LocalX25519Key(X25519Key):
+    """An X25519 key in memory."""
+
+    def __init__(self, key: x25519.X25519PrivateKey) -> None:
+        super().__init__(key.public_key())
+        self._key = key
+
+    async def agree(self, public: bytes) -> bytes:
+        """See `X25519Key.agree`."""
+        if len(public) != 32:
+            raise InvalidInputError(f"an X25519 public key of {len(public)} bytes")
+        peer = x25519.X25519PublicKey.from_public_bytes(public)
+        try:
+            return await compute(partial(self._key.exchange, peer))
+        except ValueError as error:
+            # RFC 7748, 6.1: a point of small order, whose secret is 0.
+            raise InvalidInputError("a public key that gives the secret 0") from error

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -31,6 +32,7 @@ def p12(password: bytes | None) -> bytes:
     encryption = BestAvailableEncryption(password) if password else NoEncryption()
     own = credential(P_256)
     key = private_key(P_256, 0)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
     others = [credential(P_384).certificate]
     return pkcs12.serialize_key_and_certificates(b"name", key, own.certificate, others, encryption)
 
