@@ -12,7 +12,9 @@ from abc import ABC, abstractmethod
 from typing import Final, TypeAlias
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ccidd.errors import UserError
@@ -43,6 +45,10 @@ _RSA_SIZES: Final = {
     2048: KeyAlgorithm.RSA_2048,
     3072: KeyAlgorithm.RSA_3072,
     4096: KeyAlgorithm.RSA_4096,
+}
+_HASH_OF_FIELD_SIZE: Final[dict[int, hashes.HashAlgorithm]] = {
+    32: hashes.SHA256(),
+    48: hashes.SHA384(),
 }
 _CURVES: Final = {"secp256r1": KeyAlgorithm.P_256, "secp384r1": KeyAlgorithm.P_384}
 
@@ -112,9 +118,30 @@ class RsaKey(PrivateKey):
             KeyUnavailableError: The token that has the key does not do it.
         """
 
+    def check_block(self, block: bytes) -> int:
+        """Gives a block as the number that it is.
+
+        Raises:
+            InvalidInputError: The block has another length, or is not below the modulus.
+        """
+        assert isinstance(self.public_key, rsa.RSAPublicKey)
+        size = self.public_key.key_size // 8
+        if len(block) != size:
+            raise InvalidInputError(f"a block of {len(block)} bytes for a key of {size}")
+        number = int.from_bytes(block)
+        if number >= self.public_key.public_numbers().n:
+            raise InvalidInputError("a block that is not below the modulus")
+        return number
+
 
 class EcKey(PrivateKey):
     """A private key on an elliptic curve."""
+
+    def __init__(self, public_key: ec.EllipticCurvePublicKey) -> None:
+        super().__init__(public_key)
+        self._curve: Final = public_key.curve
+        self.field_size: Final = public_key.key_size // 8
+        """Bytes of a coordinate, and of the longest hash."""
 
     @abstractmethod
     async def sign_hash(self, digest: bytes) -> bytes:
@@ -146,6 +173,33 @@ class EcKey(PrivateKey):
             InvalidInputError: This is no point of the curve.
             KeyUnavailableError: The token that has the key does not do it.
         """
+
+    def padded_hash(self, digest: bytes) -> bytes:
+        """Gives a hash as long as the field.
+
+        Raises:
+            InvalidInputError: The hash is empty or too long.
+        """
+        if not 1 <= len(digest) <= self.field_size:
+            raise InvalidInputError(f"a hash of {len(digest)} bytes for a key of {self.field_size}")
+        return digest.rjust(self.field_size, b"\0")
+
+    def signature_algorithm(self) -> ec.ECDSA:
+        """ECDSA for a `padded_hash`: whatever it was made with, to sign it is a number."""
+        return ec.ECDSA(Prehashed(_HASH_OF_FIELD_SIZE[self.field_size]))
+
+    def peer(self, point: bytes) -> ec.EllipticCurvePublicKey:
+        """Gives the other party's public key, given as for `agree`.
+
+        Raises:
+            InvalidInputError: This is no point of the curve.
+        """
+        if len(point) != 1 + 2 * self.field_size:
+            raise InvalidInputError(f"a point of {len(point)} bytes")
+        try:
+            return ec.EllipticCurvePublicKey.from_encoded_point(self._curve, point)
+        except ValueError as error:
+            raise InvalidInputError("bytes that are no point of the curve") from error
 
 
 class Ed25519Key(PrivateKey):
@@ -181,6 +235,16 @@ class X25519Key(PrivateKey):
             InvalidInputError: The public key has another length, or gives the secret 0.
             KeyUnavailableError: The token that has the key does not do it.
         """
+
+    @staticmethod
+    def check_public(public: bytes) -> None:
+        """Checks the other party's public key, as far as that can be done beforehand.
+
+        Raises:
+            InvalidInputError: It has another length than 32 bytes.
+        """
+        if len(public) != 32:
+            raise InvalidInputError(f"an X25519 public key of {len(public)} bytes")
 
 
 class Credential:

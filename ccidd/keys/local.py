@@ -10,13 +10,11 @@ import os
 import secrets
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Final, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import gmpy2
 import trio
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from ccidd.keys.key import EcKey, Ed25519Key, InvalidInputError, RsaKey, X25519Key, algorithm_of
 
@@ -28,12 +26,6 @@ LocalPrivateKey: TypeAlias = (
 )
 
 _T = TypeVar("_T")
-
-# ECDSA takes a hash as a number, so any hash can be brought to the size of one of these.
-_HASH_OF_FIELD_SIZE: Final[dict[int, hashes.HashAlgorithm]] = {
-    32: hashes.SHA256(),
-    48: hashes.SHA384(),
-}
 
 
 @cache
@@ -72,18 +64,13 @@ class LocalRsaKey(RsaKey):
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
         super().__init__(key.public_key())
         self._key = key
-        self._size = key.key_size // 8
 
     async def decrypt_block(self, block: bytes) -> bytes:
         """See `RsaKey.decrypt_block`."""
-        if len(block) != self._size:
-            raise InvalidInputError(f"a block of {len(block)} bytes for a key of {self._size}")
-        number = int.from_bytes(block)
-        if number >= self._key.public_key().public_numbers().n:
-            raise InvalidInputError("a block that is not below the modulus")
+        number = self.check_block(block)
         operation = partial(_private_operation, self._key.private_numbers(), number)
         result = await compute(operation)
-        return result.to_bytes(self._size)
+        return result.to_bytes(len(block))
 
 
 def _private_operation(key: rsa.RSAPrivateNumbers, number: int) -> int:
@@ -112,26 +99,15 @@ class LocalEcKey(EcKey):
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         super().__init__(key.public_key())
         self._key = key
-        self._size = key.key_size // 8
 
     async def sign_hash(self, digest: bytes) -> bytes:
         """See `EcKey.sign_hash`."""
-        if not 1 <= len(digest) <= self._size:
-            raise InvalidInputError(f"a hash of {len(digest)} bytes for a key of {self._size}")
-        algorithm = ec.ECDSA(Prehashed(_HASH_OF_FIELD_SIZE[self._size]))
-        operation = partial(self._key.sign, digest.rjust(self._size, b"\0"), algorithm)
+        operation = partial(self._key.sign, self.padded_hash(digest), self.signature_algorithm())
         return await compute(operation)
 
     async def agree(self, point: bytes) -> bytes:
         """See `EcKey.agree`."""
-        if len(point) != 1 + 2 * self._size:
-            raise InvalidInputError(f"a point of {len(point)} bytes")
-        try:
-            peer = ec.EllipticCurvePublicKey.from_encoded_point(self._key.curve, point)
-        except ValueError as error:
-            raise InvalidInputError("bytes that are no point of the curve") from error
-        operation = partial(self._key.exchange, ec.ECDH(), peer)
-        return await compute(operation)
+        return await compute(partial(self._key.exchange, ec.ECDH(), self.peer(point)))
 
 
 class LocalEd25519Key(Ed25519Key):
@@ -155,8 +131,7 @@ class LocalX25519Key(X25519Key):
 
     async def agree(self, public: bytes) -> bytes:
         """See `X25519Key.agree`."""
-        if len(public) != 32:
-            raise InvalidInputError(f"an X25519 public key of {len(public)} bytes")
+        self.check_public(public)
         peer = x25519.X25519PublicKey.from_public_bytes(public)
         try:
             return await compute(partial(self._key.exchange, peer))
