@@ -211,11 +211,15 @@ class Cryptoki:
         """
         return bytes.fromhex(self._call("derive", handle=handle, public=public.hex(), size=size))
 
+    def end(self) -> None:
+        """Tells the process to end; `close` waits until it has."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     def close(self) -> None:
         """Has the process end, if it does so within seconds, and kills it otherwise."""
-        assert self._process.stdin is not None
+        self.end()
         assert self._process.stdout is not None
-        self._process.stdin.close()
         try:
             self._process.wait(_END_TIMEOUT)
         except subprocess.TimeoutExpired:

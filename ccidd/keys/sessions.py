@@ -230,4 +230,6 @@ class SessionPool:
                 session.cryptoki.kill()
             self._changed.notify_all()
         for session in idle:
+            session.cryptoki.end()
+        for session in idle:
             self.discard(session)

@@ -65,6 +65,10 @@ class _Login:
     pin: bytes | None = field(repr=False)
 
 
+class KeyNotFoundError(KeyUnavailableError):
+    """A session does not show a private key that it should."""
+
+
 class _SessionLostError(KeyUnavailableError):
     """A session of earlier is none any more."""
 
@@ -116,7 +120,7 @@ class Token:
     async def login(self, pin: bytes) -> LoginResult:
         """Has the token check its PIN, and opens its keys if it is right.
 
-        One that is wrong ends what an earlier one has opened. A token that has no PIN takes the
+        In any case this ends what an earlier one has opened. A token that has no PIN takes the
         empty one and no other. A cancelled caller waits for the token, since a try is at stake.
 
         Raises:
@@ -153,27 +157,35 @@ class Token:
 
     def close(self) -> None:
         """Closes all sessions. Takes up to some seconds for a token that hangs."""
-        self._login = _Login(self._login.number + 1, None)
+        self._end_login()
         self._pool.close()
 
     def login_sync(self, pin: bytes) -> LoginResult:
         """See `login`; blocks."""
         if not self.needs_login:
             return LoginResult.OK if not pin else LoginResult.WRONG
+        with self._login_lock:
+            self._end_login()
+        if not pin or b"\0" in pin:
+            # An empty PIN tells some modules to ask for it themselves; NSS ends a PIN at a NUL.
+            return LoginResult.WRONG
         session = self._take_alive()
         with self._login_lock:
-            self._login = _Login(self._login.number + 1, None)
+            self._end_login()
             try:
-                # To some modules an empty PIN means that the token shall ask for it itself.
-                result = self._try(session, pin) if pin else LoginResult.WRONG
+                result = self._try(session, pin)
             except BaseException:
                 self._pool.discard(session)
                 raise
             if result is LoginResult.OK:
                 self._login = _Login(self._login.number, pin)
-            session.login_number = self._login.number if pin else session.login_number
+            session.login_number = self._login.number
         self._give_back(session)
         return result
+
+    def _end_login(self) -> None:
+        """Ends the login; sessions follow before they are next used."""
+        self._login = _Login(self._login.number + 1, None)
 
     def _try(self, session: Session, pin: bytes) -> LoginResult:
         try:
@@ -216,7 +228,7 @@ class Token:
 
     def _logout(self) -> None:
         with self._login_lock:
-            self._login = _Login(self._login.number + 1, None)
+            self._end_login()
         for session in self._pool.take_all_idle():
             self._give_back(session)
 
@@ -227,6 +239,11 @@ class Token:
             if not session.was_used or session.is_alive():
                 session.was_used = True
                 return session
+            self._pool.discard(session)
+            self._discard_idle()
+
+    def _discard_idle(self) -> None:
+        for session in self._pool.take_all_idle():
             self._pool.discard(session)
 
     def _give_back(self, session: Session) -> None:
@@ -245,8 +262,7 @@ class Token:
             return self._perform_once(operation)
         except _SessionLostError:
             # So, if the token was away, are the other sessions of earlier.
-            for session in self._pool.take_all_idle():
-                self._pool.discard(session)
+            self._discard_idle()
             return self._perform_once(operation)
 
     def _perform_once(self, operation: Callable[[Session], _T]) -> _T:
@@ -264,6 +280,12 @@ class Token:
             if was_used and error.reason in _LOST:
                 raise _SessionLostError(text) from error
             raise KeyUnavailableError(text) from error
+        except KeyNotFoundError as error:
+            # With some modules a token that was taken out just seems to be empty.
+            self._pool.discard(session)
+            if was_used:
+                raise _SessionLostError(str(error)) from error
+            raise
         except (InvalidInputError, KeyUnavailableError):
             self._give_back(session)
             raise
@@ -292,7 +314,7 @@ class Token:
                     session.login(login.pin)
                 except CryptokiError as error:
                     if error.reason in _WRONG_PIN or error.reason == "CKR_PIN_LOCKED":
-                        self._login = _Login(login.number + 1, None)
+                        self._end_login()
                         raise KeyUnavailableError(
                             f"{self.name} has another PIN now; it must be entered again"
                         ) from error

@@ -32,7 +32,7 @@ from ccidd.keys.key import (
     X25519Key,
 )
 from ccidd.keys.sessions import Session
-from ccidd.keys.token import Token
+from ccidd.keys.token import KeyNotFoundError, Token
 
 _CKK_RSA: Final = 0x00000000
 
@@ -97,7 +97,7 @@ class _KeyOnToken:
                 return key
         if self.token.needs_login and not self.token.is_logged_in:
             raise KeyUnavailableError(f"{self.token.name} is not logged in")
-        raise KeyUnavailableError(
+        raise KeyNotFoundError(
             f"{self.token.name} has no private key for its certificate {self._name.label!r}"
         )
 
@@ -205,7 +205,9 @@ class TokenRsaKey(RsaKey):
         try:
             decrypted = session.cryptoki.decrypt(operation)
         except CryptokiError as error:
-            if error.reason in _BAD_CIPHERTEXT:
+            # SoftHSM tells of no reason.
+            unclear = error.reason in {"CKR_GENERAL_ERROR", "CKR_FUNCTION_FAILED"}
+            if error.reason in _BAD_CIPHERTEXT or (unclear and session.is_alive()):
                 raise InvalidInputError("a block without PKCS#1 v1.5 padding") from error
             raise
         return _RsaResult(pad_message(decrypted, len(block)), is_exact=False)

@@ -22,9 +22,13 @@ def private_key(algorithm: KeyAlgorithm, number: int) -> LocalPrivateKey:
     return generate_key(algorithm)
 
 
-@cache
 def credential(algorithm: KeyAlgorithm, number: int = 0) -> Credential:
     """Gives that key with a certificate."""
+    return _credential(algorithm, number)
+
+
+@cache
+def _credential(algorithm: KeyAlgorithm, number: int) -> Credential:
     key = private_key(algorithm, number)
     common_name = f"test {algorithm.value} {number}"
     if algorithm is KeyAlgorithm.X25519:

@@ -97,8 +97,10 @@ class SoftHsm:
     def remove(self) -> None:
         """Takes all tokens out."""
         self.tokens.rename(self.directory / "removed")
+        self.tokens.mkdir()
 
     def bring_back(self) -> None:
+        self.tokens.rmdir()
         (self.directory / "removed").rename(self.tokens)
 
     def set_pin(self, label: str, old: bytes, new: bytes) -> None:
