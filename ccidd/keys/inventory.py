@@ -13,14 +13,15 @@ from typing import Final
 
 import structlog
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from ccidd.errors import UserError
+from ccidd.keys.certificates import is_issuer, warn_unless_valid
 from ccidd.keys.cryptoki import TokenObject
 from ccidd.keys.key import Credential, PublicKey, algorithm_of
 from ccidd.keys.sessions import Session
 from ccidd.keys.token import Token
 from ccidd.keys.tokenkeys import KeyName, lacking_mechanism, token_key
-from ccidd.keys.validity import warn_unless_valid
 
 _CKC_X_509: Final = 0
 
@@ -136,7 +137,7 @@ def _credential(
     try:
         certificate = x509.load_der_x509_certificate(found.value)
         public_key = certificate.public_key()
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise UserError("cannot be read") from error
     try:
         algorithm = algorithm_of(public_key)
@@ -144,19 +145,12 @@ def _credential(
         raise UserError(f"has an unsuitable key: {error}") from error
     assert isinstance(public_key, PublicKey)
     name = KeyName(found.id, found.label, public_key)
-    if not inventory.may_have_key(name, is_issuer=_is_issuer(certificate) and not wanted.is_named):
+    if not inventory.may_have_key(name, is_issuer=is_issuer(certificate) and not wanted.is_named):
         raise UserError("has no private key there")
     lacking = lacking_mechanism(algorithm, mechanisms)
     if lacking:
         raise UserError(f"has an {algorithm.value} key, for which the token lacks {lacking}")
     return Credential(token_key(token, name), certificate)
-
-
-def _is_issuer(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound):
-        return False
 
 
 def _longest_valid(credentials: Iterable[Credential]) -> list[Credential]:

@@ -114,7 +114,7 @@ async def test_a_card_that_was_taken_out_is_used_again(
 ) -> None:
     slot, kind = Slot(card()), card()
     # OpenSC 0.23 waits for ever in C_Sign when the card has just gone.
-    async with served(tmp_path, monkeypatch, slot), opened(timeout=3) as token:
+    async with served(tmp_path, monkeypatch, slot), opened(timeout=5) as token:
         assert await token.login(PIN) is LoginResult.OK
         await check(token)
         slot.remove()

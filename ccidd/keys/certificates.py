@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings of certificates that are not valid now (RFC 5280, 4.1.2.5)."""
+"""What certificates say of themselves, and warnings of it (RFC 5280)."""
 
 import datetime as dt
 
@@ -10,7 +10,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def warn_unless_valid(certificate: x509.Certificate, where: str) -> None:
-    """Logs a warning of a certificate that is not valid at present: cards may have such ones.
+    """Logs a warning of a certificate that is not valid at present; cards may have such ones.
+
+    Source: RFC 5280, 4.1.2.5.
 
     Args:
         certificate: the certificate.
@@ -25,3 +27,11 @@ def warn_unless_valid(certificate: x509.Certificate, where: str) -> None:
         return
     subject = certificate.subject.rfc4514_string()
     log.warning(event, where=where, subject=subject, date=date.isoformat())
+
+
+def is_issuer(certificate: x509.Certificate) -> bool:
+    """Tells whether a certificate is that of an issuer (RFC 5280, 4.2.1.9)."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (ValueError, x509.ExtensionNotFound):
+        return False
