@@ -25,6 +25,9 @@ _END_TIMEOUT: Final = 2
 
 PROCESS_ENDED: Final = "the PKCS#11 module's process has ended"
 
+_GRACE: Final = 5
+"""Seconds after which a process ends its call itself, in case that ccidd is no more."""
+
 Mechanism = Literal["CKM_RSA_X_509", "CKM_RSA_PKCS", "CKM_ECDSA", "CKM_ECDH1_DERIVE", "CKM_EDDSA"]
 ObjectClass = Literal["CKO_CERTIFICATE", "CKO_PUBLIC_KEY", "CKO_PRIVATE_KEY"]
 
@@ -127,15 +130,16 @@ class Cryptoki:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._received = b""
         # -P: never a module of that name from the working directory.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ccidd.keys.cryptoki_worker"],
+        self._process = subprocess.Popen(  # noqa: S603 (the command is ours)
+            [sys.executable, "-P", "-m", "ccidd.keys.cryptoki_worker", str(timeout + _GRACE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
         )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
 
     def load(self, module: str, parameters: str | None = None) -> LibraryInfo:
         """Loads and initialises the module.
@@ -232,33 +236,43 @@ class Cryptoki:
         self._process.kill()
 
     def _call(self, call: str, **arguments: object) -> Any:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({"call": call, **arguments}).encode() + b"\n")
-        except OSError as error:
-            raise CryptokiError(PROCESS_ENDED) from error
-        answer: Mapping[str, Any] = json.loads(self._read_line(call))
+        line = self._exchange(json.dumps({"call": call, **arguments}).encode() + b"\n")
+        if line is None:
+            self.kill()
+            raise CryptokiError(f"no answer to {call} within {self._timeout:g} s")
+        answer: Mapping[str, Any] = json.loads(line)
         if "error" in answer:
             raise CryptokiError(answer["error"])
         return answer["result"]
 
-    def _read_line(self, call: str) -> bytes:
+    def _exchange(self, request: bytes) -> bytes | None:
+        """Sends a line, and gives the one that comes back; None if it does not come in time."""
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
+        requests, answers = self._process.stdin.fileno(), self._process.stdout.fileno()
         deadline = time.monotonic() + self._timeout
-        while b"\n" not in self._received:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                self.kill()
-                raise CryptokiError(f"no answer to {call} within {self._timeout:g} s")
-            received = os.read(descriptor, 1 << 16)
+        try:
+            while request:
+                if not _wait_for(requests, select.POLLOUT, deadline):
+                    return None
+                request = request[os.write(requests, request) :]
+        except OSError as error:
+            raise CryptokiError(PROCESS_ENDED) from error
+        answer = b""
+        while not answer.endswith(b"\n"):
+            if not _wait_for(answers, select.POLLIN, deadline):
+                return None
+            received = os.read(answers, 1 << 16)
             if not received:
                 raise CryptokiError(PROCESS_ENDED)
-            self._received += received
-        line, self._received = self._received.split(b"\n", 1)
-        return line
+            answer += received
+        return answer
+
+
+def _wait_for(descriptor: int, events: int, deadline: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, events)
+    return bool(poll.poll(max(0, deadline - time.monotonic()) * 1000))
 
 
 def _unpadded(text: str) -> str:

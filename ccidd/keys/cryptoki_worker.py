@@ -252,15 +252,19 @@ def _take_away(descriptor: int) -> int:
 
 
 def main() -> None:
-    """Answers requests until there are no more."""
+    """Answers requests until there are no more; the argument is the seconds that one may take."""
     # What a terminal or systemd sends to all processes of a service is for ccidd; it ends this one.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    time_limit = float(sys.argv[1])
     worker = _Worker()
     with os.fdopen(_take_away(0)) as requests, os.fdopen(_take_away(1), "w") as answers:
         for line in requests:
+            # SIGALRM ends the process even if a module never comes back.
+            signal.setitimer(signal.ITIMER_REAL, time_limit)
             answers.write(json.dumps(_answer(worker, line)) + "\n")
             answers.flush()
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 if __name__ == "__main__":

@@ -116,6 +116,8 @@ def find_credentials(token: Token, wanted: Wanted) -> list[Credential]:
         named = f" {wanted.label!r}" if wanted.label is not None else ""
         named += f" with the ID {wanted.id.hex()}" if wanted.id is not None else ""
         there = ", ".join(repr(c.label) for c in inventory.certificates) or "none"
+        if token.needs_login and not token.is_logged_in:
+            there += " (if it shows them after a login only, give it a pin-source)"
         raise UserError(
             f"{token.name} has no certificate{named} with a private key;"
             f" certificates there: {there}"

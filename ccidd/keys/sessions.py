@@ -124,7 +124,8 @@ def _find(
         if source.matches(library, token) and (known is None or token.is_same_token(known))
     ]
     if not found:
-        names = ", ".join(repr(token.label) for token in present[:_MAX_NAMED]) or "none"
+        labels = sorted(token.label for token in present)
+        names = ", ".join(map(repr, labels[:_MAX_NAMED])) or "none"
         raise KeyUnavailableError(
             f"{source.name} is not there; tokens that {source.module} has: {names}"
         )
@@ -190,7 +191,7 @@ class SessionPool:
         """Makes the sessions that there are the limit, if there are any."""
         with self._changed:
             self._places_taken -= 1
-            self._limit = max(self._places_taken, 1)
+            self._limit = self._places_taken or self._limit
             self._changed.notify_all()
             return self._places_taken > 0
 

@@ -26,6 +26,7 @@ from ccidd.keys.sessions import Session, SessionPool, TokenSource, connect
 _T = TypeVar("_T")
 
 _WRONG_PIN: Final = frozenset({"CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE"})
+_PIN_REFUSED: Final = _WRONG_PIN | {"CKR_PIN_LOCKED"}
 
 # What a token, or its module, says after the token was taken out, or lost its power.
 _LOST: Final = frozenset(
@@ -276,6 +277,11 @@ class Token:
                 self._give_back(session)
                 raise KeyUnavailableError(f"{self.name} is not logged in") from error
             self._pool.discard(session)
+            if error.reason in _PIN_REFUSED:
+                # One key wants its PIN each time (CKA_ALWAYS_AUTHENTICATE).
+                with self._login_lock:
+                    self._end_login()
+                raise self._other_pin() from error
             text = f"{self.name}: {error}"
             if was_used and error.reason in _LOST:
                 raise _SessionLostError(text) from error
@@ -313,10 +319,11 @@ class Token:
                 try:
                     session.login(login.pin)
                 except CryptokiError as error:
-                    if error.reason in _WRONG_PIN or error.reason == "CKR_PIN_LOCKED":
+                    if error.reason in _PIN_REFUSED:
                         self._end_login()
-                        raise KeyUnavailableError(
-                            f"{self.name} has another PIN now; it must be entered again"
-                        ) from error
+                        raise self._other_pin() from error
                     raise
             session.login_number = login.number
+
+    def _other_pin(self) -> KeyUnavailableError:
+        return KeyUnavailableError(f"{self.name} has another PIN now; it must be entered again")

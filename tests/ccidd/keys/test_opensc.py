@@ -95,6 +95,21 @@ async def test_tries_are_counted_and_the_pin_is_locked(
         assert await token.login(PIN) is LoginResult.LOCKED
 
 
+async def test_a_key_that_wants_its_pin_each_time_costs_one_try_when_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = VolatilePin(PIN.ljust(8, b"\xff"))
+    async with served(tmp_path, monkeypatch, Slot(card(memory))), opened() as token:
+        assert await token.login(PIN) is LoginResult.OK
+        await check(token)
+        await memory.change(b"222222\xff\xff")
+        with pytest.raises(KeyUnavailableError, match="another PIN"):
+            await check(token)
+        with pytest.raises(KeyUnavailableError, match="not logged in"):
+            await check(token)
+        assert await memory.tries_left() == 2
+
+
 async def test_a_locked_token_is_not_tried_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

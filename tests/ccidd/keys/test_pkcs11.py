@@ -541,6 +541,19 @@ async def test_a_module_that_hangs_is_given_up_and_holds_nobody_else_up(softhsm:
         await check(only(token))
 
 
+async def test_a_long_message_for_a_module_that_hangs_is_given_up_too(softhsm: SoftHsm) -> None:
+    keys = [StoredKey(ED25519, b"\1", "key")]
+    with opened(softhsm.add("token", keys), timeout=1) as token:
+        assert await token.login(PIN) is LoginResult.OK
+        for process in processes(token):
+            os.kill(process, signal.SIGSTOP)
+        key = only(token)
+        assert isinstance(key, Ed25519Key)
+        with pytest.raises(KeyUnavailableError, match="within 1 s"):
+            await key.sign_message(bytes(1 << 20))
+        assert await key.sign_message(bytes(1 << 20))
+
+
 async def test_a_cancelled_caller_does_not_wait_for_the_token(softhsm: SoftHsm) -> None:
     with opened(softhsm.add("token", ONE_KEY), max_sessions=1) as token:
         assert await token.login(PIN) is LoginResult.OK
