@@ -237,14 +237,21 @@ class X25519Key(PrivateKey):
         """
 
     @staticmethod
-    def check_public(public: bytes) -> None:
-        """Checks the other party's public key, as far as that can be done beforehand.
+    def peer(public: bytes) -> x25519.X25519PublicKey:
+        """Gives the other party's public key, given as for `agree`.
 
         Raises:
-            InvalidInputError: It has another length than 32 bytes.
+            InvalidInputError: It has another length, or gives the secret 0.
         """
         if len(public) != 32:
             raise InvalidInputError(f"an X25519 public key of {len(public)} bytes")
+        peer = x25519.X25519PublicKey.from_public_bytes(public)
+        try:
+            # RFC 7748, 6.1: a point of small order gives 0 with every private key.
+            x25519.X25519PrivateKey.generate().exchange(peer)
+        except ValueError as error:
+            raise InvalidInputError("a public key that gives the secret 0") from error
+        return peer
 
 
 class Credential:

@@ -16,7 +16,7 @@ import gmpy2
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
-from ccidd.keys.key import EcKey, Ed25519Key, InvalidInputError, RsaKey, X25519Key, algorithm_of
+from ccidd.keys.key import EcKey, Ed25519Key, RsaKey, X25519Key, algorithm_of
 
 LocalPrivateKey: TypeAlias = (
     rsa.RSAPrivateKey
@@ -131,10 +131,4 @@ class LocalX25519Key(X25519Key):
 
     async def agree(self, public: bytes) -> bytes:
         """See `X25519Key.agree`."""
-        self.check_public(public)
-        peer = x25519.X25519PublicKey.from_public_bytes(public)
-        try:
-            return await compute(partial(self._key.exchange, peer))
-        except ValueError as error:
-            # RFC 7748, 6.1: a point of small order, whose secret is 0.
-            raise InvalidInputError("a public key that gives the secret 0") from error
+        return await compute(partial(self._key.exchange, self.peer(public)))

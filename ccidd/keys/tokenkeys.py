@@ -295,8 +295,5 @@ class TokenX25519Key(X25519Key):
 
     async def agree(self, public: bytes) -> bytes:
         """See `X25519Key.agree`."""
-        self.check_public(public)
-        secret = await self._key.derive(public, 32)
-        if not any(secret):
-            raise InvalidInputError("a public key that gives the secret 0")
-        return secret
+        self.peer(public)
+        return await self._key.derive(public, 32)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import PyKCS11
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PrivateFormat,
@@ -30,8 +30,13 @@ _EC_PARAMS: Final = {
     KeyAlgorithm.P_256: bytes.fromhex("06082a8648ce3d030107"),
     KeyAlgorithm.P_384: bytes.fromhex("06052b81040022"),
     KeyAlgorithm.ED25519: b"\x13\x0cedwards25519",
+    KeyAlgorithm.X25519: b"\x13\x0acurve25519",
 }
-_CKK: Final = {KeyAlgorithm.ED25519: PyKCS11.CKK_EC_EDWARDS}
+# SoftHSM has no CKK_EC_MONTGOMERY.
+_CKK: Final = {
+    KeyAlgorithm.ED25519: PyKCS11.CKK_EC_EDWARDS,
+    KeyAlgorithm.X25519: PyKCS11.CKK_EC_EDWARDS,
+}
 
 Template = list[tuple[int, object]]
 
@@ -185,7 +190,7 @@ def _numbers(key: StoredKey) -> tuple[Template, Template]:
         value = private.private_numbers().private_value.to_bytes(private.key_size // 8)
         point = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     else:
-        assert isinstance(private, ed25519.Ed25519PrivateKey)
+        assert isinstance(private, (ed25519.Ed25519PrivateKey, x25519.X25519PrivateKey))
         value = private.private_bytes_raw()
         point = private.public_key().public_bytes_raw()
     octet_string = b"\4" + bytes([len(point)]) + point

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +26,7 @@ from ccidd.keys.key import (
     KeyUnavailableError,
     PrivateKey,
     RsaKey,
+    X25519Key,
 )
 from ccidd.keys.pkcs11 import LoginResult, Token, open_token
 from ccidd.keys.tokenkeys import pad_message, unpad_signature
@@ -40,8 +41,8 @@ ONE_KEY = [StoredKey(P_256, b"\1", "key")]
 
 
 @contextmanager
-def opened(name: str, *, timeout: float = 60, max_sessions: int = 4) -> Iterator[Token]:
-    token = open_token(name, timeout=timeout, max_sessions=max_sessions)
+def opened(name: str, *, max_sessions: int = 4) -> Iterator[Token]:
+    token = open_token(name, max_sessions=max_sessions)
     try:
         yield token
     finally:
@@ -69,6 +70,12 @@ def processes(token: Token) -> list[int]:
     return [session.cryptoki._process.pid for session in token._pool._sessions]
 
 
+def be_impatient(token: Token) -> None:
+    """Gives the processes that there are a second for each call."""
+    for session in token._pool._sessions:
+        session.cryptoki._timeout = 1
+
+
 async def check(key: PrivateKey) -> None:
     """Has a key do all it can, and holds the results against its public key."""
     if isinstance(key, RsaKey):
@@ -88,6 +95,13 @@ async def check(key: PrivateKey) -> None:
         other = ec.generate_private_key(key.public_key.curve)
         point = other.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         assert await key.agree(point) == other.exchange(ec.ECDH(), key.public_key)
+    elif isinstance(key, X25519Key):
+        assert isinstance(key.public_key, x25519.X25519PublicKey)
+        partner = x25519.X25519PrivateKey.generate()
+        public = partner.public_key().public_bytes_raw()
+        assert await key.agree(public) == partner.exchange(key.public_key)
+        with pytest.raises(InvalidInputError):
+            await key.agree(bytes(32))
     else:
         assert isinstance(key, Ed25519Key)
         for message in (b"a message", bytes(5000)):
@@ -98,7 +112,7 @@ async def check(key: PrivateKey) -> None:
 
 
 async def test_keys_of_all_kinds_do_their_work_on_the_token(softhsm: SoftHsm) -> None:
-    algorithms = [RSA, KeyAlgorithm.RSA_1024, P_256, P_384, ED25519]
+    algorithms = [RSA, KeyAlgorithm.RSA_1024, P_256, P_384, ED25519, KeyAlgorithm.X25519]
     keys = [StoredKey(a, bytes([i + 1]), a.value) for i, a in enumerate(algorithms)]
     with opened(softhsm.add("token", keys)) as token:
         assert [c.key.algorithm for c in token.credentials()] == algorithms
@@ -522,8 +536,9 @@ async def test_a_module_that_crashed_is_started_again(softhsm: SoftHsm) -> None:
 async def test_a_module_that_hangs_is_given_up_and_holds_nobody_else_up(softhsm: SoftHsm) -> None:
     name = softhsm.add("token", ONE_KEY)
     softhsm.add("other", ONE_KEY)
-    with opened(name, timeout=1) as token, opened(uri(token="other")) as other:
+    with opened(name) as token, opened(uri(token="other")) as other:
         assert await token.login(PIN) is LoginResult.OK
+        be_impatient(token)
         assert await other.login(PIN) is LoginResult.OK
         for process in processes(token):
             os.kill(process, signal.SIGSTOP)
@@ -543,8 +558,9 @@ async def test_a_module_that_hangs_is_given_up_and_holds_nobody_else_up(softhsm:
 
 async def test_a_long_message_for_a_module_that_hangs_is_given_up_too(softhsm: SoftHsm) -> None:
     keys = [StoredKey(ED25519, b"\1", "key")]
-    with opened(softhsm.add("token", keys), timeout=1) as token:
+    with opened(softhsm.add("token", keys)) as token:
         assert await token.login(PIN) is LoginResult.OK
+        be_impatient(token)
         for process in processes(token):
             os.kill(process, signal.SIGSTOP)
         key = only(token)
