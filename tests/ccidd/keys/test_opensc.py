@@ -24,7 +24,7 @@ from ccidd.keys.pkcs11 import LoginResult, Token, open_token
 from ccidd.reader.slot import Slot
 from credentials import credential
 from memory import VolatilePin
-from pcsc import pcscd, serving
+from pcscd import pcscd, serving
 from tokens import uri
 
 OPENSC = ctypes.util.find_library("opensc-pkcs11") or "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so"
@@ -52,7 +52,9 @@ async def served(
     monkeypatch.setenv("OPENSC_CONF", str(directory / "opensc.conf"))
     link = directory / "line"
     async with serving(link, [slot]), pcscd(link, "GemPCTwin") as host:
-        monkeypatch.setenv("PCSCLITE_CSOCK_NAME", host.socket)
+        # Its socket is in a mount namespace of its own.
+        process = host._enter[1].removeprefix("--target=")
+        monkeypatch.setenv("PCSCLITE_CSOCK_NAME", f"/proc/{process}/root/run/pcscd/pcscd.comm")
         yield
 
 

@@ -53,7 +53,7 @@ from ccidd.transport.serial import (
 )
 from credentials import credential
 from memory import VolatilePin
-from pcsc import Pcscd, pcscd, serving
+from pcscd import Pcscd, pcscd, serving
 from programs import CCIDD, run_ccidd, started
 
 NAK = gempc.Nak()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This machine's pcscd and libccid, with the reader on a serial line."""
+"""This machine's pcscd and libccid, with readers of ours on serial lines."""
 
 import os
 import subprocess
@@ -23,7 +23,6 @@ class Pcscd:
         if os.geteuid():
             enter += ["--user", "--preserve-credentials"]
         self._enter = enter
-        self.socket = f"/proc/{process.pid}/root/run/pcscd/pcscd.comm"
 
     async def run(self, *command: str) -> str:
         """Runs a program that finds this pcscd; gives what it says."""
