@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Private keys and certificates from files: PKCS#12 (RFC 7292) and PEM (RFC 7468).
 
-A file with a private key or a PIN that others than its owner may read or change gives a warning,
-and is used all the same: to refuse it would not make it any more secret. Its group may read it, as
-Debian's group ssl-cert does.
+A key file that others than its owner may read or change gives a warning, and is used all the same:
+to refuse it would not make it any more secret. Its group may read it, as Debian's group ssl-cert
+does.
 """
 
 import os
@@ -44,11 +44,16 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def read_file(path: Path) -> bytes:
-    """Reads a small file that an option names, and that has secrets in it.
+    """Reads a small file that an option names.
 
     Raises:
         UserError: It cannot be read, or is larger than 1 MiB.
     """
+    content, _mode = _read_with_mode(path)
+    return content
+
+
+def _read_with_mode(path: Path) -> tuple[bytes, int]:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -57,15 +62,17 @@ def read_file(path: Path) -> bytes:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > _MAX_FILE_SIZE:
         raise UserError(f"{path} is larger than 1 MiB: is it the right file?")
+    return content, mode
+
+
+def _warn_if_open_to_others(path: Path, mode: int) -> None:
     if stat.S_ISREG(mode) and mode & _TOO_OPEN:
-        advice = f"chmod u=rw,g=,o= {path}"
         log.warning(
-            "file_open_to_others",
+            "key_file_open_to_others",
             file=str(path),
             mode=f"{stat.S_IMODE(mode):04o}",
-            advice=advice,
+            advice=f"chmod u=rw,g=,o= {path}",
         )
-    return content
 
 
 def read_secret(path: Path) -> bytes:
@@ -83,7 +90,7 @@ def read_secret(path: Path) -> bytes:
 def load_credentials(path: Path, password: bytes | None) -> list[Credential]:
     """Reads every private key of a file, each with its certificate, in the order of the file.
 
-    Certificates that are not valid now give a warning.
+    Certificates that are not valid now, and files that are open to others, give a warning.
 
     Args:
         path: a PKCS#12 file (one key), or a PEM file with any number of keys and certificates in
@@ -94,7 +101,8 @@ def load_credentials(path: Path, password: bytes | None) -> list[Credential]:
         UserError: The file cannot be read or decrypted, holds no key, a key without a certificate
             or a key of an unsupported kind.
     """
-    content = read_file(path)
+    content, mode = _read_with_mode(path)
+    _warn_if_open_to_others(path, mode)
     try:
         if b"-----BEGIN " in content:
             credentials = parse_pem(content, password)

@@ -104,14 +104,16 @@ def find_credentials(token: Token, wanted: Wanted) -> list[Credential]:
 
     inventory, mechanisms = token.perform_sync(read)
     credentials = []
+    left_out = []
     for found in inventory.find(wanted):
         try:
             credentials.append(_credential(token, inventory, mechanisms, found, wanted))
         except UserError as error:
-            text = f"the certificate {found.label!r} on {token.name} {error}"
-            if wanted.is_named:
-                raise UserError(text) from error
-            log.info("certificate_left_out", reason=text)
+            left_out.append(f"the certificate {found.label!r} on {token.name} {error}")
+    if not credentials and left_out and wanted.is_named:
+        raise UserError(left_out[0])
+    for reason in left_out:
+        log.info("certificate_left_out", reason=reason)
     if not credentials:
         named = f" {wanted.label!r}" if wanted.label is not None else ""
         named += f" with the ID {wanted.id.hex()}" if wanted.id is not None else ""

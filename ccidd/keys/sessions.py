@@ -172,8 +172,8 @@ class SessionPool:
                 self._places_taken += 1
             try:
                 session = self._connect()
-            except NoSessionLeftError:
-                if not self._do_with_fewer():
+            except KeyUnavailableError as error:
+                if not self._can_do_without(error):
                     raise
                 continue
             except BaseException:
@@ -187,13 +187,20 @@ class SessionPool:
         if self._closed:
             raise KeyUnavailableError("the token was closed")
 
-    def _do_with_fewer(self) -> bool:
-        """Makes the sessions that there are the limit, if there are any."""
+    def _can_do_without(self, error: KeyUnavailableError) -> bool:
+        """Waits for one of the sessions that there are, if there are any, as no other was opened.
+
+        SoftHSM, for one, does not find a token at the moment when another session logs in.
+        """
         with self._changed:
             self._places_taken -= 1
-            self._limit = self._places_taken or self._limit
             self._changed.notify_all()
-            return self._places_taken > 0
+            if not self._places_taken:
+                return False
+            if isinstance(error, NoSessionLeftError):
+                self._limit = self._places_taken
+            self._changed.wait_for(lambda: self._closed or self._idle or not self._places_taken)
+            return True
 
     def _give_up_place(self) -> None:
         with self._changed:
