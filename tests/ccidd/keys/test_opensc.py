@@ -52,6 +52,9 @@ async def served(
     monkeypatch.setenv("OPENSC_CONF", str(directory / "opensc.conf"))
     link = directory / "line"
     async with serving(link, [slot]), pcscd(link, "GemPCTwin") as host:
+        # pcscd may be there before it knows of the card.
+        seen = "until opensc-tool --list-readers | grep --quiet Yes; do sleep 0.02; done"
+        await host.run("sh", "-c", seen)
         # Its socket is in a mount namespace of its own.
         process = host._enter[1].removeprefix("--target=")
         monkeypatch.setenv("PCSCLITE_CSOCK_NAME", f"/proc/{process}/root/run/pcscd/pcscd.comm")
