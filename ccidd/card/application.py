@@ -35,7 +35,11 @@ class Application(ABC):
 
     @abstractmethod
     def deselect(self) -> None:
-        """Ends the application's security status: another is selected, or the card was reset."""
+        """Ends what ends when another application is selected."""
+
+    def reset(self) -> None:
+        """Ends what a PIN has opened: the card was reset, or has no power any more."""
+        self.deselect()
 
     @abstractmethod
     async def process(self, command: CommandAPDU) -> ResponseAPDU:

@@ -70,7 +70,7 @@ class EmulatedCard(Card):
     async def power_off(self) -> None:
         """See `Card.power_off`."""
         for application in self._applications:
-            application.deselect()
+            application.reset()
         self._selected = None
         self._chain = None
         self._rest = ResponseAPDU()

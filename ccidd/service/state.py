@@ -226,17 +226,30 @@ class StoredPin(PinMemory):
         """See `PinMemory.tries_left`."""
         return await self._state.in_thread(partial(self._state.tries_left, *self._key))
 
-    async def spend_try(self) -> bool:
-        """See `PinMemory.spend_try`."""
-        return await self._state.in_thread(partial(self._state.spend_try, *self._key))
+    async def max_tries(self) -> int:
+        """See `PinMemory.max_tries`."""
+        await trio.lowlevel.checkpoint()
+        return MAX_TRIES
 
-    async def restore_tries(self) -> None:
-        """See `PinMemory.restore_tries`."""
-        await self._state.in_thread(partial(self._state.restore_tries, *self._key))
+    async def compare(self, candidate: bytes) -> bool:
+        """See `PinMemory.compare`."""
+        return await self._state.in_thread(partial(self._compare, candidate))
 
-    async def matches(self, candidate: bytes) -> bool:
-        """See `PinMemory.matches`."""
-        return hmac.compare_digest(candidate, self._pin)
+    def _compare(self, candidate: bytes) -> bool:
+        if not self._state.spend_try(*self._key):
+            return False
+        if not hmac.compare_digest(candidate, self._pin):
+            return False
+        self._state.restore_tries(*self._key)
+        return True
+
+    async def change(self, new: bytes) -> None:
+        """See `PinMemory.change`."""
+        raise NotImplementedError
+
+    async def set_max_tries(self, count: int) -> None:
+        """See `PinMemory.set_max_tries`."""
+        raise NotImplementedError
 
 
 def default_directory(environ: Mapping[str, str]) -> Path:
