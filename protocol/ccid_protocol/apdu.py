@@ -45,6 +45,7 @@ class StatusWord(enum.IntEnum):
     """Status words SW1-SW2 (ISO/IEC 7816-4:2013, 5.1.3, tables 5 to 7)."""
 
     SUCCESS = 0x9000
+    MEMORY_FAILURE = 0x6581
     WRONG_LENGTH = 0x6700
     LOGICAL_CHANNEL_NOT_SUPPORTED = 0x6881
     SECURE_MESSAGING_NOT_SUPPORTED = 0x6882
