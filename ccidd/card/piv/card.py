@@ -6,8 +6,9 @@ from typing import Final
 
 from ccid_protocol.atr import ATR, InterfaceBytes
 from ccidd.card.emulated import EmulatedCard
-from ccidd.card.pin import Pin, PinMemory
+from ccidd.card.memory import CardMemory
 from ccidd.card.piv.application import PivApplication
+from ccidd.card.piv.options import PivOptions
 from ccidd.card.piv.references import KeyReference
 from ccidd.keys.key import Credential
 
@@ -24,12 +25,25 @@ _INTERFACE: Final = (
 )
 
 
-def piv_card(credentials: Mapping[KeyReference, Credential], memory: PinMemory) -> EmulatedCard:
+def piv_card(
+    credentials: Mapping[KeyReference, Credential],
+    memory: CardMemory,
+    *,
+    vendor_extensions: bool = False,
+    legacy_rsa: bool = False,
+) -> EmulatedCard:
     """Makes a PIV card.
 
     Args:
-        credentials: the keys on it and their certificates; at least one.
-        memory: where its PIN is remembered.
+        credentials: keys from outside, with their certificates.
+        memory: what the card remembers: its PINs, and the values that `piv.records` lists. A new
+            card's come from `piv.personalisation`.
+        vendor_extensions: whether it has the instructions of `piv.extensions`.
+        legacy_rsa: whether it takes RSA keys of 1024 bits.
+
+    Raises:
+        UserError: The card cannot have one of the keys, or has no identity.
     """
-    application = PivApplication(credentials, Pin(memory))
+    options = PivOptions(vendor_extensions=vendor_extensions, legacy_rsa=legacy_rsa)
+    application = PivApplication(credentials, memory, options)
     return EmulatedCard(ATR(_HISTORICAL_BYTES, _INTERFACE), [application])
