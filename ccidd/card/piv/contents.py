@@ -7,6 +7,7 @@ Source: NIST SP 800-73-4, part 1, section 3 and appendix A.
 import gzip
 import hashlib
 import uuid
+import zlib
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -14,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ccid_protocol import tlv
+from ccid_protocol.errors import RemoteProtocolError
 from ccidd.card.piv.references import AID, ObjectTag
 from ccidd.keys.key import Credential
 
@@ -30,6 +32,9 @@ _CARD_IDENTIFIER_START: Final = bytes.fromhex("A000000116FF02")
 
 _MAX_CERTIFICATE_SIZE: Final = 1856
 """Bytes that a certificate container holds (part 1, table 10); a larger one is compressed."""
+
+_MAX_DECOMPRESSED_SIZE: Final = 1 << 16
+_GZIP: Final = zlib.MAX_WBITS | 16
 
 ERROR_DETECTION_CODE: Final = tlv.encode(0xFE)
 
@@ -102,9 +107,15 @@ def certificate_in(container: bytes) -> x509.Certificate:
     Raises:
         ValueError: There is no certificate in it.
     """
-    fields = tlv.decode_to_dict(container)
-    der = fields.get(0x70, b"")
-    return x509.load_der_x509_certificate(gzip.decompress(der) if fields[0x71] == b"\x01" else der)
+    try:
+        fields = tlv.decode_to_dict(container)
+        der = fields.get(0x70, b"")
+        if fields.get(0x71) == b"\x01":
+            # What the host has put may be small and tell much.
+            der = zlib.decompressobj(_GZIP).decompress(der, _MAX_DECOMPRESSED_SIZE)
+    except (RemoteProtocolError, zlib.error) as error:
+        raise ValueError("no certificate container") from error
+    return x509.load_der_x509_certificate(der)
 
 
 def key_history(keys_with_certificates: int) -> bytes:
