@@ -156,9 +156,7 @@ class PivApplication(Application):
                 return await self._general_authenticate(command)
             case Instruction.PUT_DATA:
                 self._administrator.require()
-                await self._objects.put_data(
-                    command, has_global_pin=lambda: self._pins.has_global_pin
-                )
+                await self._objects.put_data(command)
             case Instruction.GENERATE_ASYMMETRIC_KEY_PAIR:
                 self._administrator.require()
                 return await generate_key_pair(command, self._slots, self._options)

@@ -120,7 +120,11 @@ class DataObjects:
     @property
     def global_pin_is_used(self) -> bool:
         """Whether the global PIN is as good as the application's (part 1, 3.3.2: bit 6)."""
-        return _allows_global_pin(self.content(ObjectTag.DISCOVERY) or b"")
+        content = self.content(ObjectTag.DISCOVERY)
+        if content is None:
+            return False
+        template = tlv.decode_to_dict(content)[ObjectTag.DISCOVERY]
+        return bool(tlv.decode_to_dict(template)[_PIN_USAGE_POLICY][0] & _GLOBAL_PIN)
 
     def content(self, tag: int) -> bytes | None:
         """Gives what is in the container of a data object, or None if there is no such object."""
@@ -149,17 +153,10 @@ class DataObjects:
             raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
         return content if tag in _UNWRAPPED else tlv.encode(_DATA, content)
 
-    async def put_data(self, command: CommandAPDU, *, has_global_pin: Callable[[], bool]) -> None:
-        """PUT DATA, for the administrator. An object that is put empty is there no more.
-
-        Args:
-            command: the command.
-            has_global_pin: tells whether the card has the PIN that a discovery object may allow.
-        """
+    async def put_data(self, command: CommandAPDU) -> None:
+        """PUT DATA, for the administrator. An object that is put empty is there no more."""
         _check_parameters(command)
         tag, content = self._parse_put(command.data)
-        if tag == ObjectTag.DISCOVERY and _allows_global_pin(content) and not has_global_pin():
-            raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)
         value: bytes | None = content
         if not content:
             value = None if self._derived(tag) is None else ABSENT
@@ -222,13 +219,6 @@ class DataObjects:
             if container.hashed and (content := self.content(tag)) is not None
         }
         return security_object(signer, contents)
-
-
-def _allows_global_pin(discovery: bytes) -> bool:
-    if not discovery:
-        return False
-    template = tlv.decode_to_dict(discovery)[ObjectTag.DISCOVERY]
-    return bool(tlv.decode_to_dict(template)[_PIN_USAGE_POLICY][0] & _GLOBAL_PIN)
 
 
 def _check_parameters(command: CommandAPDU) -> None:

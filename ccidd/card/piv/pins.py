@@ -34,7 +34,8 @@ class Pins:
     """The PINs of the application, and the security status that they give.
 
     Args:
-        memory: the card's memory.
+        memory: the card's memory, with a PIN for each `PinReference`; one that was never set is
+            blocked.
         records: the same, as the application's values.
         global_pin_is_used: tells whether the discovery object makes the global PIN as good as the
             application's.
@@ -53,14 +54,13 @@ class Pins:
         extensions: bool,
         shared: Pin | None = None,
     ) -> None:
-        self._memory = memory
         self._records = records
         self._global_pin_is_used = global_pin_is_used
         self._extensions = extensions
         self._is_shared = shared is not None
         self.application = shared or Pin(memory.pin(PinReference.APPLICATION_PIN))
         self.puk = Pin(memory.pin(PinReference.PUK))
-        self._global: Pin | None = None
+        self._global = Pin(memory.pin(PinReference.GLOBAL_PIN))
         # Whether the PIN counts as verified immediately before: see `spend` and `use`.
         self._fresh = False
 
@@ -72,7 +72,7 @@ class Pins:
         """
         if self.application.verified:
             return True
-        return self._global is not None and self._global.verified and self._global_pin_is_used()
+        return self._global.verified and self._global_pin_is_used()
 
     def use(self, policy: PinPolicy) -> None:
         """Holds a key's security condition against the PIN's state, which its use then ages.
@@ -107,8 +107,7 @@ class Pins:
         """Ends what any PIN has opened."""
         self._fresh = False
         self.application.end()
-        if self._global is not None:
-            self._global.end()
+        self._global.end()
 
     async def verify(self, command: CommandAPDU) -> None:
         """VERIFY (part 2, 3.2.1)."""
@@ -191,11 +190,6 @@ class Pins:
             await self.application.memory.tries_left() or await self.puk.memory.tries_left()
         )
 
-    @property
-    def has_global_pin(self) -> bool:
-        """Whether the card has a global PIN at all."""
-        return self._global_pin() is not None
-
     async def _set_defaults(self) -> None:
         await self.application.memory.change(DEFAULT_PIN)
         await self.puk.memory.change(DEFAULT_PUK)
@@ -213,18 +207,8 @@ class Pins:
         if reference == PinReference.APPLICATION_PIN:
             return self.application
         if reference == PinReference.GLOBAL_PIN and self._global_pin_is_used():
-            pin = self._global_pin()
-            if pin is not None:
-                return pin
+            return self._global
         raise CardError(StatusWord.REFERENCED_DATA_NOT_FOUND)
-
-    def _global_pin(self) -> Pin | None:
-        if self._global is None:
-            try:
-                self._global = Pin(self._memory.pin(PinReference.GLOBAL_PIN))
-            except KeyError:
-                return None
-        return self._global
 
     def _check_candidate(self, candidate: bytes) -> None:
         if len(candidate) != _SIZE or not (self._extensions or _is_well_formed(candidate)):

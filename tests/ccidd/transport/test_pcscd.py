@@ -21,8 +21,8 @@ from ccidd.reader.pinentry.source import EntryRequest, PinEntry, Pins, PinSource
 from ccidd.reader.slot import Slot
 from ccidd.transport.serial import serial_model
 from credentials import credential
-from memory import VolatileMemory, VolatilePin
 from pcscd import Pcscd, pcscd, serving
+from piv import new_memory
 
 PIN = "123456"
 BOTH = (
@@ -48,8 +48,7 @@ class WithProtocols(Card):
 
     def __init__(self, interface: tuple[InterfaceBytes, ...], seconds: float = 0) -> None:
         keys = {KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256)}
-        pins = {0x80: VolatilePin(PIN.encode().ljust(8, b"\xff")), 0x81: VolatilePin(b"12345678")}
-        self._card = piv_card(keys, VolatileMemory(pins))
+        self._card = piv_card(keys, new_memory())
         self._interface = interface
         self._seconds = seconds
 

@@ -14,8 +14,8 @@ from ccidd.card.piv.objects import CAPACITY, CONTAINERS
 from ccidd.card.piv.references import RETIRED_KEYS, KeyReference
 from ccidd.keys.key import Credential, KeyAlgorithm
 from credentials import credential, private_key
-from memory import VolatileMemory, VolatilePin
-from piv import PIN, PUK, PivHost, administered, inserted, new_memory, tag_bytes
+from memory import VolatileMemory
+from piv import PivHost, administered, inserted, new_memory, tag_bytes
 
 ALL_KEYS = {
     KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256),
@@ -31,7 +31,7 @@ UNWRAPPED = {0x7E, 0x7F61}
 
 
 def without_an_identity() -> VolatileMemory:
-    return VolatileMemory({0x80: VolatilePin(PIN), 0x81: VolatilePin(PUK)})
+    return VolatileMemory(new_memory()._pins)
 
 
 def test_the_table_has_all_objects_of_the_standard() -> None:

@@ -121,14 +121,14 @@ async def test_the_global_pin_is_changed_like_the_other() -> None:
     assert await host.pin_status(0x00) == 0x63C3
 
 
-async def test_a_card_without_a_global_pin_cannot_be_made_to_use_it() -> None:
+async def test_a_global_pin_that_was_never_set_is_blocked() -> None:
     memory = new_memory()
-    memory._pins = {r: pin for r, pin in memory._pins.items() if r}
+    memory._pins = {**memory._pins, 0x00: VolatilePin(b"", 0)}
     host = await inserted(memory=memory)
-    assert await host.authenticate() == 0x9000
-    discovery = tlv.encode(0x7E, bytes.fromhex(DISCOVERY_GLOBAL))
-    assert await host.sw(0xDB, 0x3F, 0xFF, discovery) == 0x6A81
-    assert await host.pin_status(0x00) == 0x6A88
+    await allow_global_pin(host)
+    assert await host.pin_status(0x00) == 0x6983
+    assert await host.verify(GLOBAL_PIN, 0x00) == 0x6983
+    assert await host.verify() == 0x9000
 
 
 async def test_another_application_ends_the_pin_but_neither_a_global_nor_a_shared_one() -> None:
@@ -366,7 +366,7 @@ async def test_a_memory_that_fails_is_told() -> None:
         async def store(self, changes: object) -> None:
             raise OSError("disk full")
 
-    memory = Full({0x80: VolatilePin(PIN), 0x81: VolatilePin(PUK)})
+    memory = Full({0: VolatilePin(b"", 0), 0x80: VolatilePin(PIN), 0x81: VolatilePin(PUK)})
     memory._contents.update(new_memory().contents)
     host = await inserted(memory=memory)
     assert await host.authenticate() == 0x9000

@@ -10,8 +10,8 @@ from ccidd.card.piv.references import KeyReference
 from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm
 from credentials import credential
-from memory import VolatileMemory, VolatilePin
-from piv import PIN, PUK, inserted, new_memory
+from memory import VolatileMemory
+from piv import inserted, new_memory
 
 
 @pytest.mark.parametrize("aid", ["A000000308000010000100", "A00000030800001000", "A000000308"])
@@ -99,7 +99,7 @@ async def test_data_are_not_found_before_the_application_is_selected() -> None:
 
 
 def test_a_card_needs_an_identity() -> None:
-    memory = VolatileMemory({0x80: VolatilePin(PIN), 0x81: VolatilePin(PUK)})
+    memory = VolatileMemory(new_memory()._pins)
     with pytest.raises(UserError, match="neither keys nor an identity"):
         piv_card({}, memory)
     piv_card({KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256)}, memory)
