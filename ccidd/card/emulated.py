@@ -13,6 +13,7 @@ import structlog
 
 from ccid_protocol.apdu import (
     MAX_EXTENDED_NC,
+    MAX_EXTENDED_NE,
     MAX_SHORT_NE,
     CommandAPDU,
     Instruction,
@@ -54,10 +55,16 @@ class EmulatedCard(Card):
     Args:
         atr: its answer to reset.
         applications: what is on it. None is selected after power-on.
+        data_without_le: whether a command without Le gets response data too, as much as a length
+            field of its form can ask for. Some hosts count on it; over T=0 the reader holds the
+            data back.
     """
 
-    def __init__(self, atr: ATR, applications: Sequence[Application]) -> None:
+    def __init__(
+        self, atr: ATR, applications: Sequence[Application], *, data_without_le: bool = False
+    ) -> None:
         self._atr = atr
+        self._data_without_le = data_without_le
         self._applications = applications
         self._selected: Application | None = None
         self._chain: _Chain | None = None
@@ -109,7 +116,10 @@ class EmulatedCard(Card):
             self._chain = chain
             return ResponseAPDU()
         response = await self._dispatch(replace(command, data=chain.data))
-        return self._first_piece(response, command.ne)
+        ne = command.ne
+        if self._data_without_le and not ne:
+            ne = MAX_EXTENDED_NE if command.extended else MAX_SHORT_NE
+        return self._first_piece(response, ne)
 
     async def _dispatch(self, command: CommandAPDU) -> ResponseAPDU:
         if command.ins == Instruction.SELECT:

@@ -46,4 +46,9 @@ def piv_card(
     """
     options = PivOptions(vendor_extensions=vendor_extensions, legacy_rsa=legacy_rsa)
     application = PivApplication(credentials, memory, options)
-    return EmulatedCard(ATR(_HISTORICAL_BYTES, _INTERFACE), [application])
+    return EmulatedCard(
+        ATR(_HISTORICAL_BYTES, _INTERFACE),
+        [application],
+        # The tools for the extensions leave Le away: their own cards do not know T=0.
+        data_without_le=vendor_extensions,
+    )

@@ -98,6 +98,7 @@ class ManagementKey:
 
 
 DEFAULT_MANAGEMENT_KEY: Final = ManagementKey(
-    ManagementAlgorithm.AES_192, bytes.fromhex("0102030405060708" * 3)
+    ManagementAlgorithm.TDES, bytes.fromhex("0102030405060708" * 3)
 )
-"""The key that cards with the extensions have after a reset; provisioning tools expect it."""
+"""The key that cards with the extensions have after a reset. All provisioning tools know it, and the
+older ones no other algorithm."""

@@ -96,9 +96,9 @@ async def test_metadata_of_pin_and_puk() -> None:
 async def test_metadata_of_the_administration_key() -> None:
     host = await provisioned()
     assert await metadata(host, 0x9B) == {0x01: b"\x08", 0x02: b"\0\1", 0x05: b"\0"}
-    default = b"\x0a\x9b\x18" + bytes.fromhex("0102030405060708" * 3)
+    default = b"\x03\x9b\x18" + bytes.fromhex("0102030405060708" * 3)
     assert await host.sw(0xFF, 0xFF, 0xFF, default) == 0x9000
-    assert await metadata(host, 0x9B) == {0x01: b"\x0a", 0x02: b"\0\1", 0x05: b"\1"}
+    assert await metadata(host, 0x9B) == {0x01: b"\x03", 0x02: b"\0\1", 0x05: b"\1"}
     await host.memory.store({"piv/management-key": None})
     assert await host.sw(0xF7, 0, 0x9B) == 0x6A88
 
