@@ -140,6 +140,16 @@ async def test_get_response_without_le_gives_what_a_short_response_holds(
     assert await send(card, "00C00000") == whole[:256].hex().upper() + "6100"
 
 
+async def test_some_hosts_get_data_although_they_ask_for_none() -> None:
+    card = EmulatedCard(ATR(b""), [Echo(AID_A)], data_without_le=True)
+    await select(card)
+    whole = bytes(i % 251 for i in range(1000))
+    assert await send(card, "0010000002AABB") == "AABB9000"
+    assert await send(card, "00110000") == whole[:256].hex().upper() + "6100"
+    assert await send(card, "00100000000002AABB") == "AABB9000"
+    assert await send(card, "0010000001AA01") == "AA9000"
+
+
 async def test_another_command_drops_the_rest_of_a_response(card: EmulatedCard) -> None:
     await select(card)
     assert await send(card, "0010000004AABBCCDD01") == "AA6103"
