@@ -100,5 +100,7 @@ class ManagementKey:
 DEFAULT_MANAGEMENT_KEY: Final = ManagementKey(
     ManagementAlgorithm.TDES, bytes.fromhex("0102030405060708" * 3)
 )
-"""The key that cards with the extensions have after a reset. All provisioning tools know it, and the
-older ones no other algorithm."""
+"""The key that cards with the extensions have after a reset.
+
+All provisioning tools know it, and the older ones know no other algorithm.
+"""
