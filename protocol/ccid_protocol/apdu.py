@@ -49,9 +49,12 @@ class StatusWord(enum.IntEnum):
     LOGICAL_CHANNEL_NOT_SUPPORTED = 0x6881
     SECURE_MESSAGING_NOT_SUPPORTED = 0x6882
     CHAINING_NOT_SUPPORTED = 0x6884
+    COMMAND_NOT_ALLOWED = 0x6900
     SECURITY_STATUS_NOT_SATISFIED = 0x6982
     AUTHENTICATION_METHOD_BLOCKED = 0x6983
+    REFERENCE_DATA_NOT_USABLE = 0x6984
     CONDITIONS_NOT_SATISFIED = 0x6985
+    WRONG_PARAMETERS = 0x6A00
     INCORRECT_DATA = 0x6A80
     FUNCTION_NOT_SUPPORTED = 0x6A81
     NOT_FOUND = 0x6A82
@@ -71,6 +74,11 @@ def tries_left(count: int) -> int:
 def bytes_available(count: int) -> int:
     """Gives the status word 61XX: `count` more bytes (at least 1) wait for GET RESPONSE."""
     return 0x6100 | (count if count < MAX_SHORT_NE else 0)
+
+
+def exact_length(count: int) -> int:
+    """Gives the status word 6CXX: Le is wrong, and `count` bytes (256 at most) would be right."""
+    return 0x6C00 | count % MAX_SHORT_NE
 
 
 @dataclass(frozen=True, slots=True)
