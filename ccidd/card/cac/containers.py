@@ -34,6 +34,9 @@ _EMPTY: Final = Buffers.holding(())
 _PRETENDED_SIZES: Final = bytes.fromhex("60006000")
 """What containers that hold nothing say of their buffers' sizes."""
 
+_FOR_OPENSC: Final = SimpleTlv(0x27, b"\x00")
+"""It means nothing, but OpenSC reads only objects whose properties have 17 bytes."""
+
 # Data of READ BUFFER: which buffer, and how many bytes.
 _READ_DATA_SIZE: Final = 2
 
@@ -186,13 +189,15 @@ class GeneralContainer(Container):
             raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
 
     def _object_properties(self, object_id: bytes) -> SimpleTlv:
+        unknown = SimpleTlv(PropertyTag.OBJECT_26, b"\x01")
         if object_id in self._contents:
             about = buffer_properties(object_id, self._contents[object_id])
+            about += [unknown, _FOR_OPENSC]
         else:
             kind = bytes([self._kind.tags])
             about = [
                 SimpleTlv(PropertyTag.OBJECT_ID, object_id),
                 SimpleTlv(PropertyTag.BUFFER_PROPERTIES, kind + _PRETENDED_SIZES),
+                unknown,
             ]
-        about.append(SimpleTlv(PropertyTag.OBJECT_26, b"\x01"))
         return SimpleTlv(PropertyTag.BUFFER_OBJECT, simpletlv.encode(*about))
