@@ -171,9 +171,9 @@ async def _use(key: PrivateKey, block: bytes) -> bytes:
 
 def _bits(key: PrivateKey) -> int:
     """Gives the size of an RSA key's modulus, or of the field of a curve."""
-    match key.public_key:
-        case rsa.RSAPublicKey() | ec.EllipticCurvePublicKey() as public_key:
-            return public_key.key_size
+    public_key = key.public_key
+    assert isinstance(public_key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
+    return public_key.key_size
 
 
 def _max_input(key: PrivateKey) -> int:
