@@ -14,13 +14,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ccid_protocol.atr import ATR, InterfaceBytes
-from ccidd.card.cac.card import cac_applets
+from ccidd.card.cac.card import cac_applets, stored_contents
+from ccidd.card.cac.keys import ChipIdentity
 from ccidd.card.cac.pki import is_supported
 from ccidd.card.cac.references import MAX_PKI_APPLETS
 from ccidd.card.emulated import EmulatedCard
 from ccidd.card.memory import CardMemory
 from ccidd.card.pin import Pin, PinMemory
 from ccidd.card.piv.application import PivApplication
+from ccidd.card.piv.objects import guid_of
 from ccidd.card.piv.references import KeyReference, PinReference
 from ccidd.keys.key import Credential
 
@@ -94,5 +96,6 @@ def dual_card(credentials: Mapping[KeyReference, Credential], memory: CardMemory
         present = [credentials[r] for r in references if r in credentials]
         return [c for c in present if is_supported(c.key)][:MAX_PKI_APPLETS]
 
-    applets = cac_applets(pki_credentials, memory.contents, pin)
+    identity = ChipIdentity.of(guid_of(credentials.values()).bytes)
+    applets = cac_applets(pki_credentials, identity, stored_contents(memory), pin)
     return EmulatedCard(ATR(_HISTORICAL_BYTES, _INTERFACE), [piv, *applets])

@@ -74,12 +74,14 @@ class CardCapabilityContainer(Container):
 
     Args:
         credentials: the card's keys.
+        identity: which card it is.
         pin: the card's PIN.
     """
 
-    def __init__(self, credentials: PkiCredentials, pin: Pin) -> None:
+    def __init__(self, credentials: PkiCredentials, identity: ChipIdentity, pin: Pin) -> None:
         super().__init__(CARD_CAPABILITY_CONTAINER, pin)
         self._credentials = credentials
+        self._identity = identity
 
     @property
     def object_ids(self) -> Sequence[bytes]:
@@ -97,15 +99,14 @@ class CardCapabilityContainer(Container):
 
     def buffers(self) -> Buffers:
         """See `Container.buffers`."""
-        credentials = self._credentials()
-        identifier = ChipIdentity.of(credentials).card_identifier()
+        urls = _card_urls(len(self._credentials()))
         rule_table = bytes([len(ACCESS_CONTROL_APPLET)]) + ACCESS_CONTROL_APPLET
         return Buffers.holding(
             [
-                SimpleTlv(0xF0, _CARD_IDENTIFIER_START + identifier),
+                SimpleTlv(0xF0, _CARD_IDENTIFIER_START + self._identity.card_identifier()),
                 SimpleTlv(0xF1, _VERSION),  # capability container
                 SimpleTlv(0xF2, _VERSION),  # capability grammar
-                *(SimpleTlv(0xF3, url) for url in _card_urls(len(credentials))),
+                *(SimpleTlv(0xF3, url) for url in urls),
                 SimpleTlv(0xF4, b"\x00"),  # not of PKCS #15
                 SimpleTlv(0xF5, b"\x10"),  # registered data model
                 SimpleTlv(0xF6, rule_table.ljust(_ACCESS_CONTROL_RULE_TABLE_SIZE, b"\0")),

@@ -5,7 +5,7 @@ Its memory has the PIN, and under the name of an object ("cac/0200", the identif
 the data objects in it: SIMPLE-TLV, one after the other. Objects without a name hold nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ccid_protocol.apdu import StatusWord
@@ -16,8 +16,8 @@ from ccidd.card.cac import simpletlv
 from ccidd.card.cac.aca import AccessControlApplet
 from ccidd.card.cac.applet import GscApplication
 from ccidd.card.cac.capabilities import CardCapabilityContainer
-from ccidd.card.cac.containers import KINDS, GeneralContainer
-from ccidd.card.cac.keys import PkiCredentials
+from ccidd.card.cac.containers import KINDS, Contents, GeneralContainer
+from ccidd.card.cac.keys import ChipIdentity, PkiCredentials
 from ccidd.card.cac.management import CardManager, PlugAndPlay
 from ccidd.card.cac.pki import PkiApplet, is_supported
 from ccidd.card.cac.references import MAX_PKI_APPLETS
@@ -64,42 +64,50 @@ def cac_card(credentials: Sequence[Credential], memory: CardMemory) -> EmulatedC
                 " RSA, P-256 and P-384 only"
             )
     pin = Pin(memory.pin(PIN_REFERENCE))
-    applets = [*cac_applets(lambda: credentials, memory.contents, pin), PlugAndPlay(pin)]
-    return EmulatedCard(_ATR, applets, GscApplication(b"", pin), _CONVENTIONS)
+    identity = ChipIdentity.of(credentials[0].certificate_der())
+    applets = cac_applets(lambda: credentials, identity, stored_contents(memory), pin)
+    nothing = GscApplication(b"", pin)
+    return EmulatedCard(_ATR, [*applets, PlugAndPlay(pin)], nothing, _CONVENTIONS)
 
 
 def cac_applets(
-    credentials: PkiCredentials, contents: Mapping[str, bytes], pin: Pin
+    credentials: PkiCredentials, identity: ChipIdentity, contents: Contents, pin: Pin
 ) -> list[Application]:
     """Makes the applets that a card has as a CAC, whatever else it is.
 
     Args:
         credentials: gives the keys.
-        contents: the contents of the card's memory.
+        identity: which card it is.
+        contents: gives what is in the general containers.
         pin: the card's PIN; the applets end what it has opened when the card is reset.
-
-    Raises:
-        UserError: An object in the contents is broken.
     """
-    objects = {
-        object_id: decoded
-        for kind in KINDS
-        for object_id in kind.object_ids
-        if (decoded := _objects(contents, f"cac/{object_id.hex().upper()}")) is not None
-    }
     return [
-        CardCapabilityContainer(credentials, pin),
+        CardCapabilityContainer(credentials, identity, pin),
         AccessControlApplet(credentials, pin),
         *(PkiApplet(number, credentials, pin) for number in range(MAX_PKI_APPLETS)),
-        *(GeneralContainer(kind, objects, pin) for kind in KINDS),
-        CardManager(credentials, pin),
+        *(GeneralContainer(kind, contents, pin) for kind in KINDS),
+        CardManager(identity, pin),
     ]
 
 
-def _objects(contents: Mapping[str, bytes], name: str) -> list[SimpleTlv] | None:
-    if name not in contents:
-        return None
+def stored_contents(memory: CardMemory) -> Contents:
+    """Gives what a card's memory holds for its general containers.
+
+    Raises:
+        UserError: One of the objects there is broken.
+    """
+    names = {
+        object_id: f"cac/{object_id.hex().upper()}"
+        for kind in KINDS
+        for object_id in kind.object_ids
+    }
+    stored = memory.contents
+    objects = {o: _decode(name, stored[name]) for o, name in names.items() if name in stored}
+    return objects.get
+
+
+def _decode(name: str, value: bytes) -> list[SimpleTlv]:
     try:
-        return list(simpletlv.decode(contents[name]))
+        return list(simpletlv.decode(value))
     except RemoteProtocolError as error:
         raise UserError(f"the card's object {name} is broken: {error}") from error

@@ -4,9 +4,9 @@
 Source: GSC-IS 2.1, 5.3 (READ BUFFER), 8.4 (buffers) and appendix D (the data model of the CAC).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from ccid_protocol.apdu import CommandAPDU, ResponseAPDU, StatusWord
 from ccidd.card.application import CardError
@@ -130,25 +130,23 @@ KINDS: Final = (
 )
 
 
+Contents: TypeAlias = Callable[[bytes], Sequence[SimpleTlv] | None]
+"""Gives the data objects in an object by its identifier, and None if it holds nothing."""
+
+
 class GeneralContainer(Container):
     """A container of that kind.
 
     Args:
         kind: which one.
-        contents: the data objects by the identifiers of the objects that have any.
+        contents: gives what is in it.
         pin: the card's PIN.
     """
 
-    def __init__(
-        self, kind: ContainerKind, contents: Mapping[bytes, Sequence[SimpleTlv]], pin: Pin
-    ) -> None:
+    def __init__(self, kind: ContainerKind, contents: Contents, pin: Pin) -> None:
         super().__init__(kind.aid, pin)
         self._kind = kind
-        self._contents = {
-            object_id: Buffers.holding(contents[object_id])
-            for object_id in kind.object_ids
-            if object_id in contents
-        }
+        self._contents = contents
         self._selected = 0
 
     @property
@@ -178,20 +176,21 @@ class GeneralContainer(Container):
         """See `Container.buffers`."""
         if not self.object_ids:
             return _EMPTY
-        return self._contents.get(self.object_ids[self._selected], _EMPTY)
+        return Buffers.holding(self._contents(self.object_ids[self._selected]) or ())
 
     def check_may_read_values(self) -> None:
         """See `Container.check_may_read_values`: what is not there needs no PIN."""
         if self._pin.verified or not self.object_ids:
             return
         object_id = self.object_ids[self._selected]
-        if object_id in self._contents and rules.values_need_pin(object_id):
+        if self._contents(object_id) is not None and rules.values_need_pin(object_id):
             raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
 
     def _object_properties(self, object_id: bytes) -> SimpleTlv:
         unknown = SimpleTlv(PropertyTag.OBJECT_26, b"\x01")
-        if object_id in self._contents:
-            about = buffer_properties(object_id, self._contents[object_id])
+        objects = self._contents(object_id)
+        if objects is not None:
+            about = buffer_properties(object_id, Buffers.holding(objects))
             about += [unknown, _FOR_OPENSC]
         else:
             kind = bytes([self._kind.tags])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keys of a CAC, and the serial number that follows from them."""
+"""The keys of a CAC, and what tells its chip from others."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -35,10 +35,9 @@ class ChipIdentity:
     batch: bytes
 
     @classmethod
-    def of(cls, credentials: Sequence[Credential]) -> "ChipIdentity":
-        """Gives the identity of the card with these keys: that of its first certificate."""
-        der = credentials[0].certificate_der() if credentials else b""
-        digest = hashlib.sha256(der).digest()
+    def of(cls, name: bytes) -> "ChipIdentity":
+        """Gives the identity that follows from any bytes which no other card has."""
+        digest = hashlib.sha256(name).digest()
         end = _SERIAL_NUMBER_SIZE + _BATCH_SIZE
         return cls(digest[:_SERIAL_NUMBER_SIZE], digest[_SERIAL_NUMBER_SIZE:end])
 

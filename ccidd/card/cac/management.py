@@ -12,7 +12,7 @@ from ccid_protocol.apdu import CommandAPDU, ResponseAPDU, StatusWord
 from ccid_protocol.apdu import Instruction as IsoInstruction
 from ccidd.card.application import CardError
 from ccidd.card.cac.applet import GscApplication
-from ccidd.card.cac.keys import ChipIdentity, PkiCredentials
+from ccidd.card.cac.keys import ChipIdentity
 from ccidd.card.cac.references import CARD_MANAGER, PLUG_AND_PLAY
 from ccidd.card.pin import Pin
 
@@ -32,13 +32,16 @@ class CardManager(GscApplication):
     """The issuer security domain, of which there is only what tells the card from others.
 
     Args:
-        credentials: the card's keys.
+        identity: which card it is.
         pin: the card's PIN.
     """
 
-    def __init__(self, credentials: PkiCredentials, pin: Pin) -> None:
+    def __init__(self, identity: ChipIdentity, pin: Pin) -> None:
         super().__init__(CARD_MANAGER, pin)
-        self._credentials = credentials
+        self._data = {
+            0x0066: tlv.encode(0x66, _CARD_DATA),
+            0x9F7F: tlv.encode(0x9F7F, identity.production_life_cycle()),
+        }
 
     def select(self) -> bytes:
         """See `Application.select`: the full identifier, product life cycle, and 255 bytes."""
@@ -48,14 +51,9 @@ class CardManager(GscApplication):
 
     async def process_own(self, command: CommandAPDU) -> ResponseAPDU:
         """See `GscApplication.process_own`."""
-        identity = ChipIdentity.of(self._credentials())
-        data = {
-            0x0066: tlv.encode(0x66, _CARD_DATA),
-            0x9F7F: tlv.encode(0x9F7F, identity.production_life_cycle()),
-        }
         if command.ins != IsoInstruction.GET_DATA_CA:
             return await super().process_own(command)
-        return ResponseAPDU(_get_data(command, data))
+        return ResponseAPDU(_get_data(command, self._data))
 
 
 class PlugAndPlay(GscApplication):
