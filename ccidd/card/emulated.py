@@ -13,6 +13,7 @@ import structlog
 
 from ccid_protocol.apdu import (
     MAX_EXTENDED_NC,
+    MAX_SHORT_NE,
     CommandAPDU,
     Instruction,
     ResponseAPDU,
@@ -146,7 +147,8 @@ class EmulatedCard(Card):
         if command.ins == Instruction.GET_RESPONSE:
             if not rest.data:
                 raise CardError(self._conventions.nothing_to_give)
-            return self._first_piece(rest, command.ne)
+            # Some hosts leave Le away, and would ask for ever if they then got nothing.
+            return self._first_piece(rest, command.ne or MAX_SHORT_NE)
         # A command that does not continue the chain takes the place of the whole of it.
         if chain is None or not chain.is_continued_by(command):
             chain = _Chain(command, b"")

@@ -204,6 +204,15 @@ async def test_ne_shorter_than_the_response(card: EmulatedCard) -> None:
     assert await send(card, "00C0000003") == "BBCCDD9000"
 
 
+async def test_get_response_without_le_gives_what_a_short_response_holds(
+    card: EmulatedCard,
+) -> None:
+    await select(card)
+    whole = bytes(i % 251 for i in range(1000))
+    assert await send(card, "00110000") == "6100"
+    assert await send(card, "00C00000") == whole[:256].hex().upper() + "6100"
+
+
 async def test_another_command_drops_the_rest_of_a_response(card: EmulatedCard) -> None:
     await select(card)
     assert await send(card, "0010000004AABBCCDD01") == "AA6103"
