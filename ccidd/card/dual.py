@@ -15,7 +15,7 @@ from typing import Final
 
 from ccid_protocol.atr import ATR, InterfaceBytes
 from ccidd.card.cac.card import cac_applets, stored_contents
-from ccidd.card.cac.keys import ChipIdentity
+from ccidd.card.cac.keys import ChipIdentity, PkiCredential
 from ccidd.card.cac.pki import is_supported
 from ccidd.card.cac.references import MAX_PKI_APPLETS
 from ccidd.card.emulated import EmulatedCard
@@ -91,10 +91,10 @@ def dual_card(credentials: Mapping[KeyReference, Credential], memory: CardMemory
     pin = Pin(pin_memory)
     piv = PivApplication(credentials, Pin(_WatchedPin(pin_memory, pin)))
 
-    def pki_credentials() -> Sequence[Credential]:
+    def pki_credentials() -> Sequence[PkiCredential]:
         references = [r for r in KeyReference if r is not KeyReference.CARD_AUTHENTICATION]
         present = [credentials[r] for r in references if r in credentials]
-        return [c for c in present if is_supported(c.key)][:MAX_PKI_APPLETS]
+        return [PkiCredential.of(c) for c in present if is_supported(c.key)][:MAX_PKI_APPLETS]
 
     identity = ChipIdentity.of(guid_of(credentials.values()).bytes)
     applets = cac_applets(pki_credentials, identity, stored_contents(memory), pin)

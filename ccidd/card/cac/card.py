@@ -17,7 +17,7 @@ from ccidd.card.cac.aca import AccessControlApplet
 from ccidd.card.cac.applet import GscApplication
 from ccidd.card.cac.capabilities import CardCapabilityContainer
 from ccidd.card.cac.containers import KINDS, Contents, GeneralContainer
-from ccidd.card.cac.keys import ChipIdentity, PkiCredentials
+from ccidd.card.cac.keys import MAX_CERTIFICATE_SIZE, ChipIdentity, PkiCredential, PkiCredentials
 from ccidd.card.cac.management import CardManager, PlugAndPlay
 from ccidd.card.cac.pki import PkiApplet, is_supported
 from ccidd.card.cac.references import MAX_PKI_APPLETS
@@ -56,18 +56,28 @@ def cac_card(credentials: Sequence[Credential], memory: CardMemory) -> EmulatedC
     """
     if not 1 <= len(credentials) <= MAX_PKI_APPLETS:
         raise UserError(f"a CAC has 1 to {MAX_PKI_APPLETS} keys, not {len(credentials)}")
-    for credential in credentials:
-        if not is_supported(credential.key):
-            name = credential.certificate.subject.rfc4514_string()
-            raise UserError(
-                f"the key of {name!r} is {credential.key.algorithm.value}, but a CAC has keys for"
-                " RSA, P-256 and P-384 only"
-            )
+    stored = [_stored(credential) for credential in credentials]
     pin = Pin(memory.pin(PIN_REFERENCE))
     identity = ChipIdentity.of(credentials[0].certificate_der())
-    applets = cac_applets(lambda: credentials, identity, stored_contents(memory), pin)
+    applets = cac_applets(lambda: stored, identity, stored_contents(memory), pin)
     nothing = GscApplication(b"", pin)
     return EmulatedCard(_ATR, [*applets, PlugAndPlay(pin)], nothing, _CONVENTIONS)
+
+
+def _stored(credential: Credential) -> PkiCredential:
+    name = credential.certificate.subject.rfc4514_string()
+    if not is_supported(credential.key):
+        raise UserError(
+            f"the key of {name!r} is {credential.key.algorithm.value}, but a CAC has keys for RSA,"
+            " P-256 and P-384 only"
+        )
+    stored = PkiCredential.of(credential)
+    if len(stored.certificate) > MAX_CERTIFICATE_SIZE:
+        raise UserError(
+            f"the certificate of {name!r} has {len(stored.certificate)} bytes when compressed, but"
+            f" a CAC has room for {MAX_CERTIFICATE_SIZE}"
+        )
+    return stored
 
 
 def cac_applets(
@@ -107,6 +117,8 @@ def stored_contents(memory: CardMemory) -> Contents:
 
 
 def _decode(name: str, value: bytes) -> list[SimpleTlv]:
+    if len(value) > simpletlv.MAX_SIZE:
+        raise UserError(f"the card's object {name} has {len(value)} bytes, which is too many")
     try:
         return list(simpletlv.decode(value))
     except RemoteProtocolError as error:

@@ -1,15 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keys of a CAC, and what tells its chip from others."""
 
+import gzip
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
-from ccidd.keys.key import Credential
+from ccidd.keys.key import Credential, PrivateKey
 
-PkiCredentials: TypeAlias = Callable[[], Sequence[Credential]]
-"""Gives the keys with their certificates, by the numbers of their applets.
+_MAX_PLAIN_SIZE: Final = 1856
+"""Bytes of a certificate that is stored as it is (SP 800-73-4, part 1, table 10)."""
+
+MAX_CERTIFICATE_SIZE: Final = 0xFFFF - 1
+"""Bytes of a certificate, as it is stored, that a V-buffer holds beside CertInfo."""
+
+
+@dataclass(frozen=True, slots=True)
+class PkiCredential:
+    """What a PKI applet has.
+
+    Attributes:
+        key: the private key.
+        certificate: its certificate in DER, perhaps compressed.
+        compressed: whether it is, by gzip.
+    """
+
+    key: PrivateKey
+    certificate: bytes
+    compressed: bool = False
+
+    @classmethod
+    def of(cls, credential: Credential) -> Self:
+        """Gives a key with its certificate, which is compressed if it is large."""
+        der = credential.certificate_der()
+        if len(der) <= _MAX_PLAIN_SIZE:
+            return cls(credential.key, der)
+        return cls(credential.key, gzip.compress(der, mtime=0), compressed=True)
+
+
+PkiCredentials: TypeAlias = Callable[[], Sequence[PkiCredential]]
+"""Gives what the PKI applets have, by their numbers.
 
 It is asked again for each command, as the keys of a card may change; `MAX_PKI_APPLETS` at most.
 """

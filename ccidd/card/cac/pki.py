@@ -11,7 +11,6 @@ key, but do not use it (OpenSC's `cac` driver does so).
 """
 
 import enum
-import gzip
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,7 +20,7 @@ from ccid_protocol.apdu import CommandAPDU, ResponseAPDU, StatusWord
 from ccidd.card.application import CardError
 from ccidd.card.cac import simpletlv
 from ccidd.card.cac.containers import INFORMATION, Container, buffer_properties
-from ccidd.card.cac.keys import PkiCredentials
+from ccidd.card.cac.keys import PkiCredential, PkiCredentials
 from ccidd.card.cac.references import (
     ALGORITHM_IDENTIFIERS,
     RSA,
@@ -32,10 +31,7 @@ from ccidd.card.cac.references import (
 )
 from ccidd.card.cac.simpletlv import Buffers, SimpleTlv
 from ccidd.card.pin import Pin
-from ccidd.keys.key import Credential, EcKey, InvalidInputError, PrivateKey, RsaKey
-
-_MAX_CERTIFICATE_SIZE: Final = 1856
-"""Bytes of a certificate that is stored as it is (SP 800-73-4, part 1, table 10)."""
+from ccidd.keys.key import EcKey, InvalidInputError, PrivateKey, RsaKey
 
 _INITIALISED: Final = 0x01
 
@@ -91,7 +87,7 @@ class PkiApplet(Container):
         return (pki_object(self._number),)
 
     @property
-    def _credential(self) -> Credential:
+    def _credential(self) -> PkiCredential:
         credentials = self._credentials()
         if self._number >= len(credentials):
             # The key has gone while the applet was selected.
@@ -117,14 +113,11 @@ class PkiApplet(Container):
 
     def buffers(self) -> Buffers:
         """See `Container.buffers`; CertInfo 01 says that the certificate is gzipped."""
-        der = self._credential.certificate_der()
-        compressed = len(der) > _MAX_CERTIFICATE_SIZE
-        if compressed:
-            der = gzip.compress(der, mtime=0)
+        credential = self._credential
         return Buffers.holding(
             [
-                SimpleTlv(0x71, bytes([compressed])),
-                SimpleTlv(0x70, der),
+                SimpleTlv(0x71, bytes([credential.compressed])),
+                SimpleTlv(0x70, credential.certificate),
                 SimpleTlv(0x72),  # no MSCUID, the name that Windows has for the key
                 SimpleTlv(0xFE),
             ]

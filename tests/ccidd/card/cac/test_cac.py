@@ -2,6 +2,7 @@
 """The CAC where libcacard does otherwise, or nothing (else see test_against_libcacard.py)."""
 
 import gzip
+import os
 
 import pytest
 import structlog
@@ -124,10 +125,12 @@ async def test_other_applications_are_not_there() -> None:
 # Certificates
 
 
-async def test_a_large_certificate_is_compressed() -> None:
+def large(extension: bytes) -> Credential:
+    """A key with a certificate that holds a large extension."""
     key = private_key(KeyAlgorithm.RSA_2048, 0)
     plain = KEYS[0].certificate
-    large = (
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999.1"), extension)
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(plain.subject)
         .issuer_name(plain.subject)
@@ -135,17 +138,25 @@ async def test_a_large_certificate_is_compressed() -> None:
         .serial_number(1)
         .not_valid_before(plain.not_valid_before_utc)
         .not_valid_after(plain.not_valid_after_utc)
-        .add_extension(
-            x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999.1"), bytes(1500)), False
-        )
+        .add_extension(unknown, critical=False)
         .sign(key, hashes.SHA256())
     )
-    card = await powered([Credential(local_key(key), large)])
+    return Credential(local_key(key), certificate)
+
+
+async def test_a_large_certificate_is_compressed() -> None:
+    credential = large(bytes(1500))
+    card = await powered([credential])
     await select(card, f"{PKI}00")
     info, certificate, *_ = split(await read_buffer(card, TAGS), await read_buffer(card, VALUES))
     assert (info.tag, info.value) == (0x71, b"\x01")
     assert certificate.tag == 0x70
-    assert gzip.decompress(certificate.value) == large.public_bytes(Encoding.DER)
+    assert gzip.decompress(certificate.value) == credential.certificate_der()
+
+
+def test_a_certificate_that_is_too_large_even_then_is_refused() -> None:
+    with pytest.raises(UserError, match=r"RSA-2048 0' has 6\d{4} bytes when"):
+        cac_card([large(os.urandom(66000))], card_memory())
 
 
 def split(headers: bytes, values: bytes) -> list[SimpleTlv]:
@@ -315,6 +326,8 @@ async def test_the_access_control_file_has_four_objects() -> None:
 def test_a_broken_object_is_refused_with_its_name() -> None:
     with pytest.raises(UserError, match="the card's object cac/0201 is broken: "):
         cac_card(KEYS, card_memory(contents={"cac/0201": b"\x01\x05Jo"}))
+    with pytest.raises(UserError, match="the card's object cac/9000 has 65536 bytes"):
+        cac_card(KEYS, card_memory(contents={"cac/9000": bytes(65536)}))
 
 
 # Whatever comes
