@@ -128,6 +128,7 @@ async def test_other_applications_are_not_there() -> None:
 def large(extension: bytes) -> Credential:
     """A key with a certificate that holds a large extension."""
     key = private_key(KeyAlgorithm.RSA_2048, 0)
+    assert isinstance(key, rsa.RSAPrivateKey)
     plain = KEYS[0].certificate
     unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999.1"), extension)
     certificate = (
