@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
@@ -38,6 +39,7 @@ def make_database(
     _run("certutil", "-N", "-d", database, "-f", str(password_file))
     nicknames = []
     for number, (key, credential) in enumerate(keys):
+        assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
         file, nickname = directory / f"{number}.p12", f"cert{number}"
         content = serialize_key_and_certificates(
             nickname.encode(),
