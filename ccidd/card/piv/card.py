@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ccid_protocol.atr import ATR, InterfaceBytes
-from ccidd.card.emulated import EmulatedCard
+from ccidd.card.emulated import Conventions, EmulatedCard
 from ccidd.card.memory import CardMemory
 from ccidd.card.piv.application import PivApplication
 from ccidd.card.piv.options import PivOptions
@@ -50,5 +50,5 @@ def piv_card(
         ATR(_HISTORICAL_BYTES, _INTERFACE),
         [application],
         # The tools for the extensions leave Le away: their own cards do not know T=0.
-        data_without_le=vendor_extensions,
+        conventions=Conventions(data_without_le=vendor_extensions),
     )

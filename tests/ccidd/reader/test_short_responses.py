@@ -44,17 +44,6 @@ async def test_another_command_drops_the_rest() -> None:
     assert await card.transmit(bytes.fromhex("00C0000300")) == b"\x00\x90\x00"
 
 
-async def test_over_t0_a_command_without_le_has_its_data_fetched() -> None:
-    card = ShortResponses(echo_card(), longest=258, is_t0=True)
-    assert await card.transmit(bytes.fromhex("00100012")) == b"\x61\x10"
-    assert await card.transmit(bytes.fromhex("00C0000010")) == bytes(range(16)) + b"\x90\x00"
-    assert await card.transmit(bytes.fromhex("0010001200")) == bytes(range(16)) + b"\x90\x00"
-    assert await card.transmit(bytes.fromhex("00100002")) == b"\x90\x00"
-    lengths, received = await fetch(card, CommandAPDU(0, 0x10, 2, 0).encode())
-    assert lengths == [2, 258, 256]
-    assert received == bytes(i % 251 for i in range(510)) + b"\x90\x00"
-
-
 @pytest.mark.parametrize("command", ["", "00", "00C00003", "00C0000305AA"])
 async def test_what_is_no_get_response_goes_to_the_card(command: str) -> None:
     received: list[bytes] = []
