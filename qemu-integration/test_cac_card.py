@@ -168,7 +168,13 @@ async def test_opensc_takes_a_card_that_is_both_for_a_piv_card(
         KeyReference.KEY_MANAGEMENT,
     )
     keys = dict(zip(references, KEYS, strict=False))
-    memory = VolatileMemory({PinReference.APPLICATION_PIN: VolatilePin(PIN.encode())})
+    memory = VolatileMemory(
+        {
+            PinReference.GLOBAL_PIN: VolatilePin(b"not used"),
+            PinReference.APPLICATION_PIN: VolatilePin(PIN.encode()),
+            PinReference.PUK: VolatilePin(PIN.encode()),
+        }
+    )
     card = dual_card(keys, memory)
     async with guest_with(card, door, image=image, qemu=qemu, workdir=tmp_path) as guest:
         opensc = OpenSC(guest)

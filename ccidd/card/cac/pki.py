@@ -14,6 +14,7 @@ import enum
 from collections.abc import Sequence
 from typing import Final
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ccid_protocol.apdu import CommandAPDU, ResponseAPDU, StatusWord
@@ -31,9 +32,11 @@ from ccidd.card.cac.references import (
 )
 from ccidd.card.cac.simpletlv import Buffers, SimpleTlv
 from ccidd.card.pin import Pin
-from ccidd.keys.key import EcKey, InvalidInputError, PrivateKey, RsaKey
+from ccidd.keys.key import EcKey, InvalidInputError, KeyUnavailableError, PrivateKey, RsaKey
 
 _INITIALISED: Final = 0x01
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _UNCOMPRESSED_POINT: Final = b"\x04"
 
@@ -159,6 +162,9 @@ async def _use(key: PrivateKey, block: bytes) -> bytes:
                 return await key.sign_hash(block)
     except InvalidInputError as error:
         raise CardError(StatusWord.REFERENCE_DATA_NOT_USABLE) from error
+    except KeyUnavailableError as error:
+        log.warning("key_unavailable", reason=str(error))
+        raise CardError(StatusWord.NO_PRECISE_DIAGNOSIS) from error
     raise AssertionError("is_supported refuses other keys")
 
 

@@ -5,7 +5,7 @@ Source: NIST SP 800-73-4, part 2, section 3, with the changes of SP 800-73-5; al
 messaging (section 4), on-card biometric comparison and the contactless interface.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from ccid_protocol import tlv
@@ -44,6 +44,7 @@ class PivApplication(Application):
         memory: what the card remembers; see `records` for its contents.
         options: how it is configured.
         pin: the application's PIN, where other applications of the card use the same.
+        card_urls: gives the CardURLs of other applications on the card.
 
     Raises:
         UserError: The card cannot have one of the keys, or has no identity.
@@ -55,6 +56,7 @@ class PivApplication(Application):
         memory: CardMemory,
         options: PivOptions,
         pin: Pin | None = None,
+        card_urls: Callable[[], Sequence[bytes]] = tuple,
     ) -> None:
         _check(credentials.values(), options)
         self._options = options
@@ -62,7 +64,11 @@ class PivApplication(Application):
         self._slots = Slots(credentials, self._records)
         identity = Identity.of(self._records, credentials.values())
         self._objects = DataObjects(
-            self._records, self._slots, identity, extensions=options.vendor_extensions
+            self._records,
+            self._slots,
+            identity,
+            extensions=options.vendor_extensions,
+            card_urls=card_urls,
         )
         self._pins = Pins(
             memory,

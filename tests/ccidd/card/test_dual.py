@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A card that is both PIV card and CAC: one PIN, one set of keys, and the rules of each side."""
 
+import uuid
+
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,13 +16,16 @@ from ccidd.card.cac.simpletlv import SimpleTlv
 from ccidd.card.dual import dual_card
 from ccidd.card.emulated import EmulatedCard
 from ccidd.card.piv.card import piv_card
-from ccidd.card.piv.references import KeyReference, PinReference
+from ccidd.card.piv.management_key import DEFAULT_MANAGEMENT_KEY as MANAGEMENT_KEY
+from ccidd.card.piv.personalisation import certificate_contents, factory_contents, key_contents
+from ccidd.card.piv.records import object_name
+from ccidd.card.piv.references import KeyReference, PinReference, certificate_tag
 from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm
-from credentials import credential
+from credentials import credential, private_key
 from memory import VolatileMemory, VolatilePin
 
-PIN, WRONG_PIN = b"123456\xff\xff", b"654321\xff\xff"
+PIN, WRONG_PIN, PUK = b"123456\xff\xff", b"654321\xff\xff", b"12345678"
 PIV = "A00000030800001000"
 KEYS = {
     KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256),
@@ -32,7 +37,13 @@ PIN_STATUS = {PIV: "00200080", ACA: "00200000"}
 
 
 def new_memory() -> VolatileMemory:
-    memory = VolatileMemory({PinReference.APPLICATION_PIN: VolatilePin(PIN)})
+    memory = VolatileMemory(
+        {
+            PinReference.GLOBAL_PIN: VolatilePin(b"not used"),
+            PinReference.APPLICATION_PIN: VolatilePin(PIN),
+            PinReference.PUK: VolatilePin(PUK),
+        }
+    )
     memory._contents["cac/0200"] = simpletlv.encode(SimpleTlv(0x01, b"Marie"))
     return memory
 
@@ -55,8 +66,7 @@ async def status(card: EmulatedCard, side: str) -> str:
 
 
 async def test_the_atrs_of_all_kinds_of_cards_are_different() -> None:
-    memory = VolatilePin(PIN)
-    cards = [dual_card(KEYS, new_memory()), piv_card(KEYS, memory), await powered()]
+    cards = [dual_card(KEYS, new_memory()), piv_card(KEYS, new_memory()), await powered()]
     atrs = [await card.power_on() for card in cards]
     assert len({atr.encode() for atr in atrs}) == len({atr.for_t0().encode() for atr in atrs}) == 3
 
@@ -121,15 +131,85 @@ async def test_a_wrong_pin_on_either_side_ends_both(card: EmulatedCard, side: st
     assert await status(card, PIV) == "63C2"
 
 
-async def test_a_new_pin_ends_what_the_old_one_opened(card: EmulatedCard) -> None:
+@pytest.mark.parametrize(("command", "old"), [("00240080", PIN), ("002C0080", PUK)])
+async def test_a_new_pin_ends_what_the_old_one_opened(
+    card: EmulatedCard, command: str, old: bytes
+) -> None:
     await verify(card, ACA)
-    (piv, *_) = card._applications
-    memory = piv._pin.memory  # type: ignore[attr-defined] # what CHANGE REFERENCE DATA changes
-    await memory.change(WRONG_PIN)
+    await select(card, PIV)
+    assert await send(card, f"{command}10{old.hex()}{WRONG_PIN.hex()}") == "9000"
     assert await status(card, ACA) == "63C3"
     assert await verify(card, ACA, WRONG_PIN) == "9000"
-    await memory.set_max_tries(5)
+
+
+async def test_other_numbers_of_tries_end_it_too() -> None:
+    memory = new_memory()
+    await memory.store(factory_contents(MANAGEMENT_KEY))
+    card = dual_card(KEYS, memory, vendor_extensions=True)
+    await verify(card, ACA)
+    await verify(card, PIV)
+    await administrate(card)
+    assert await send(card, "00FA0505") == "9000"
     assert await status(card, ACA) == "63C5"
+
+
+async def administrate(card: EmulatedCard) -> None:
+    """Authenticates the administrator of the PIV side (SP 800-73-4, part 2, A.1)."""
+    algorithm = MANAGEMENT_KEY.algorithm
+    asked = await send(card, f"0087{algorithm:02X}9B047C02810000")
+    challenge = bytes.fromhex(asked[8:-4])
+    response = tlv.encode(0x7C, tlv.encode(0x82, MANAGEMENT_KEY.encrypt(challenge)))
+    assert await send(card, CommandAPDU(0, 0x87, algorithm, 0x9B, response)) == "9000"
+
+
+async def test_keys_that_are_made_in_piv_are_there_on_the_cac_side(card: EmulatedCard) -> None:
+    made = credential(KeyAlgorithm.P_256, 2)
+    contents = key_contents(0x82, private_key(KeyAlgorithm.P_256, 2))
+    memory = new_memory()
+    card = dual_card(KEYS, memory)
+    assert await send(card, f"00A4040007{PKI}0300") == "6A82"
+    await memory.store(contents)
+    assert await send(card, f"00A4040007{PKI}0300") == "6A82"
+    await memory.store(certificate_contents(0x82, made.certificate))
+    await select(card, f"{PKI}03")
+    assert await read_buffer(card, 2) == b"\0" + made.certificate_der()
+    await verify(card, ACA)
+    await select(card, f"{PKI}03")
+    assert (await whole(card, CommandAPDU(0x80, 0x42, 0, 0, bytes(32)))).sw == 0x9000
+    # They go while their applet is selected, and what a host puts there may be anything.
+    for value in (b"", b"\x70", b"\x70\x00", b"\x71\x01\x01"):
+        await memory.store({object_name(certificate_tag(0x82)): value})
+        assert await send(card, CommandAPDU(0x80, 0x42, 0, 0, bytes(32))) == "6900"
+        assert await send(card, "8052000002020202") == "6900"
+        assert await send(card, "8056010000") == "6900"
+
+
+async def test_a_compressed_certificate_stays_compressed(card: EmulatedCard) -> None:
+    memory = new_memory()
+    value = tlv.encode(0x70, b"compressed") + tlv.encode(0x71, b"\1") + tlv.encode(0xFE)
+    await memory.store({object_name(certificate_tag(0x9A)): value})
+    card = dual_card(KEYS, memory)
+    await select(card, f"{PKI}00")
+    assert await read_buffer(card, 2) == b"\1compressed"
+
+
+async def test_piv_tells_that_there_is_a_cac(card: EmulatedCard) -> None:
+    await select(card, PIV)
+    command = CommandAPDU(0, 0xCB, 0x3F, 0xFF, bytes.fromhex("5C035FC107"), 256)
+    container = tlv.decode_to_dict((await whole(card, command)).data)[0x53]
+    urls = [found.value for found in tlv.decode(container) if found.tag == 0xF3]
+    assert urls == [bytes.fromhex(f"A0000000790401{n}01{n}") + bytes(6) for n in ("00", "01", "02")]
+
+
+async def test_the_chip_has_the_identity_of_the_card() -> None:
+    identifiers = set()
+    for guid in (uuid.UUID(int=1), uuid.UUID(int=2)):
+        memory = new_memory()
+        await memory.store(factory_contents(None, guid=guid))
+        card = dual_card({}, memory)
+        await select(card, CCC)
+        identifiers.add((await read_buffer(card, 2))[7:21])
+    assert len(identifiers) == 2
 
 
 async def test_selection_is_as_iso_says(card: EmulatedCard) -> None:

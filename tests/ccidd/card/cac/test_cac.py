@@ -37,7 +37,7 @@ from ccidd.card.cac.references import MAX_PKI_APPLETS
 from ccidd.card.cac.simpletlv import SimpleTlv
 from ccidd.card.emulated import EmulatedCard
 from ccidd.errors import UserError
-from ccidd.keys.key import Credential, KeyAlgorithm
+from ccidd.keys.key import Credential, EcKey, KeyAlgorithm, KeyUnavailableError
 from ccidd.keys.local import local_key
 from credentials import credential, private_key
 from memory import VolatilePin
@@ -289,6 +289,29 @@ async def test_an_endless_block_takes_no_memory() -> None:
     (applet,) = [a for a in card._applications if a is card._selected]
     assert len(applet._block) == 257  # type: ignore[attr-defined] # it is what this test is about
     assert await send(card, "8042000001AA") == "6984"
+
+
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ED25519, KeyAlgorithm.X25519])
+def test_kinds_of_keys_that_no_cac_has(algorithm: KeyAlgorithm) -> None:
+    with pytest.raises(UserError, match=f"is {algorithm.value}, but a CAC has keys for RSA"):
+        cac_card([credential(algorithm)], card_memory())
+
+
+async def test_a_token_that_is_gone() -> None:
+    class Gone(EcKey):
+        async def sign_hash(self, digest: bytes) -> bytes:
+            raise KeyUnavailableError("the token is gone")
+
+        async def agree(self, point: bytes) -> bytes:
+            raise NotImplementedError
+
+    known = credential(KeyAlgorithm.P_256)
+    card = await powered([Credential(Gone(known.key.public_key), known.certificate)])
+    await select(card, f"{PKI}00")
+    await verify(card)
+    with structlog.testing.capture_logs() as logs:
+        assert await send(card, CommandAPDU(0x80, 0x42, 0, 0, bytes(32))) == "6F00"
+    assert [entry["event"] for entry in logs] == ["key_unavailable"]
 
 
 # What it holds beside keys

@@ -144,7 +144,13 @@ async def test_opensc_takes_a_card_that_is_both_for_a_piv_card_and_can_be_told_o
         KeyReference.SIGNATURE: SIGNATURE,
         KeyReference.KEY_MANAGEMENT: ENCRYPTION,
     }
-    memory = VolatileMemory({PinReference.APPLICATION_PIN: VolatilePin(PIN)})
+    memory = VolatileMemory(
+        {
+            PinReference.GLOBAL_PIN: VolatilePin(b"not used"),
+            PinReference.APPLICATION_PIN: VolatilePin(PIN),
+            PinReference.PUK: VolatilePin(PIN),
+        }
+    )
     async with opensc_with(dual_card(keys, memory), tmp_path) as opensc:
         name = await opensc.run("opensc-tool", "--name")
         assert "Personal Identity Verification Card" in name
