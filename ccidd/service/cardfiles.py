@@ -2,8 +2,9 @@
 """Files that go on a stored card, and files that are made from one."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -40,8 +41,25 @@ def import_files(
     Raises:
         UserError: A file cannot be used, there is no room, or a process serves the card.
     """
-    memory = StoredMemory(state, record)
-    stored = {key.reference: key for key in keys_in(memory.contents)}
+    with contextlib.closing(StoredMemory(state, record)) as memory:
+        added = _read(memory.contents, record, files, references, options)
+        try:
+            trio.run(memory.store, key_contents(added.values()))
+        except OSError as error:
+            raise UserError(
+                f"the card {record.name} cannot be changed: {error.strerror}"
+            ) from error
+
+
+def _read(
+    contents: Mapping[str, bytes],
+    record: CardRecord,
+    files: Sequence[Path],
+    references: Sequence[int],
+    options: argparse.Namespace,
+) -> Mapping[int, StoredKey]:
+    """Reads the keys that are put on a card, some with a new certificate alone, by reference."""
+    stored = {key.reference: key for key in keys_in(contents)}
     password = given_secret(options, "password")
     added: dict[int, StoredKey] = {}
     wanted = list(references)
@@ -62,7 +80,7 @@ def import_files(
             )
     if wanted:
         raise UserError(f"there is no private key for --key={wanted[0]:02X} in the files")
-    trio.run(memory.store, key_contents(added.values()))
+    return added
 
 
 def _place(wanted: list[int], record: CardRecord, taken: Iterable[int]) -> int:

@@ -64,8 +64,10 @@ class CardLock:
         self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Frees the lock."""
-        os.close(self._descriptor)
+        """Frees the lock, if it is held."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def holder(directory: Path, guid: str) -> int | None:

@@ -30,7 +30,7 @@ def _processors() -> trio.CapacityLimiter:
 
 
 class StoredMemory(CardMemory):
-    """The memory of a card that this process serves, and no other until the state is closed.
+    """The memory of a card that this process serves, and no other meanwhile.
 
     Args:
         state: the database.
@@ -47,9 +47,13 @@ class StoredMemory(CardMemory):
         self._state = state
         self._guid = card.guid
         self._pins = pins or {}
-        lock = CardLock(state.directory, card.guid, f"the card {card.name or card.guid}")
-        state.resources.callback(lock.close)
+        self._lock = CardLock(state.directory, card.guid, f"the card {card.name or card.guid}")
+        state.resources.callback(self._lock.close)
         self._contents = state.contents(card.guid)
+
+    def close(self) -> None:
+        """Lets others serve the card."""
+        self._lock.close()
 
     @property
     def contents(self) -> Mapping[str, bytes]:

@@ -78,7 +78,11 @@ def state(tmp_path: Path) -> str:
 @asynccontextmanager
 async def at(terminal: Terminal, *arguments: str, output: Path) -> AsyncIterator[trio.Process]:
     """Runs `ccidd card` with a terminal that it can ask on."""
-    with Path(terminal.name).open("rb") as stdin, output.open("wb") as stdout, trio.fail_after(60):
+    with (
+        Path(terminal.name).open("rb") as stdin,  # noqa: ASYNC230 (it does not block)
+        output.open("wb") as stdout,
+        trio.fail_after(60),
+    ):
         # What a session's leader says last may be lost with its terminal, so it goes to a file.
         process = await trio.lowlevel.open_process(
             ["setsid", "--ctty", *CCIDD, "card", *arguments],

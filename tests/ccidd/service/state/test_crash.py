@@ -144,7 +144,7 @@ def test_killed_at_random(directory: Path, tmp_path: Path, seed: int) -> None:
         left = tries(state)
     assert contents["a"] == contents["b"] or contents == OLD
     # What was said to be done is done; what comes next may be, but nothing after that.
-    done = {kind: number for kind, number in said}
+    done = dict(said)
     stored = done.get("stored", 0)
     allowed = [b"%d" % number * 500 for number in (stored, stored + 1)]
     assert contents["a"] in allowed or (stored == 0 and contents == OLD)

@@ -160,7 +160,7 @@ def test_values_cannot_be_swapped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        f"UPDATE pin SET hash = (SELECT hash FROM pin WHERE card = '{OTHER}') WHERE card = '{GUID}'",
+        "UPDATE pin SET hash = (SELECT hash FROM pin ORDER BY card DESC)",
         "UPDATE pin SET hash = x'00'",
         "UPDATE pin SET hash = x''",
     ],
