@@ -24,7 +24,7 @@ def change_pin(state: State, options: argparse.Namespace) -> None:
         UserError: The old one is wrong, or the new one cannot be used.
     """
     record = state.card(options.name)
-    reference, name = _chosen(record, options.which)
+    reference, name = _chosen(state, record, options.which)
     pin = StoredPin(state, record.guid, reference)
     old = secret(options, "pin", f"{name} of {options.name}")
     # Whether the new one can be used is told before a try is spent.
@@ -42,7 +42,7 @@ def unblock(state: State, options: argparse.Namespace) -> None:
         UserError: There is no such PIN, or the PUK is wrong.
     """
     record = state.card(options.name)
-    reference, name = _chosen(record, options.which)
+    reference, name = _chosen(state, record, options.which, changes=options.with_puk)
     if not options.with_puk:
         state.restore_tries(record.guid, reference)
     elif reference == PUK:
@@ -62,7 +62,7 @@ def reset_pin(state: State, options: argparse.Namespace) -> None:
         UserError: The new PIN cannot be used.
     """
     record = state.card(options.name)
-    reference, name = _chosen(record, options.which)
+    reference, name = _chosen(state, record, options.which)
     new = given_secret(options, "new-pin")
     shown = None
     if new is None:
@@ -72,8 +72,14 @@ def reset_pin(state: State, options: argparse.Namespace) -> None:
     _report(state, options, record, reference, name, shown)
 
 
-def _chosen(record: CardRecord, which: str) -> tuple[int, str]:
-    return (PUK, "PUK") if which == "puk" else (CARD_TYPES[record.type].pin, "PIN")
+def _chosen(
+    state: State, record: CardRecord, which: str, *, changes: bool = True
+) -> tuple[int, str]:
+    reference, name = (PUK, "PUK") if which == "puk" else (CARD_TYPES[record.type].pin, "PIN")
+    pin = state.pin(record.guid, reference)
+    if changes and record.name is None and pin is not None and pin.hash is None:
+        raise UserError(f"the {name} of the card {record.guid} is kept elsewhere; change it there")
+    return reference, name
 
 
 def _on_wire(value: bytes, name: str) -> bytes:

@@ -329,6 +329,20 @@ def test_a_card_without_a_pin_is_given_one(card: Command, state: State) -> None:
     assert matches(state, other, 0x80, pin.encode())
 
 
+def test_a_pin_that_is_kept_elsewhere_is_unblocked_and_not_changed(
+    card: Command, state: State, secret: Callable[[str], Path]
+) -> None:
+    other = "11111111-2222-5333-8444-555555555555"
+    state.note_card(other, "piv")
+    state.set_max_tries(other, 0x80, 3)
+    while state.spend_try(other, 0x80):
+        pass
+    assert "3 of 3" in card("unblock", other)
+    new = f"--new-pin-file={secret('654321')}"
+    for command in (["reset-pin"], ["change-pin"], ["unblock", "--with-puk"]):
+        assert "kept elsewhere; change it there" in refused(card, *command, other, new)
+
+
 def test_pins_can_be_changed_while_the_card_is_served(
     card: Command, alice: str, state: State
 ) -> None:
