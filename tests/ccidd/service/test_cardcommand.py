@@ -71,8 +71,9 @@ def secret(tmp_path: Path) -> Callable[[str], Path]:
     """Makes a file with a secret in it."""
 
     def make(content: str) -> Path:
-        path = tmp_path / f"secret-{content}"
+        path = tmp_path / f"secret-{len(list(tmp_path.iterdir()))}"
         path.write_text(f"{content}\n")
+        path.chmod(0o600)
         return path
 
     return make

@@ -49,6 +49,9 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "both").write_bytes(pem["256-0"] + pem["256-1"])
     (tmp_path / "pin").write_text("123456\n")
     (tmp_path / "puk").write_text("12345678\n")
+    for path in tmp_path.iterdir():
+        if path.is_file():
+            path.chmod(0o600)
     return tmp_path
 
 
