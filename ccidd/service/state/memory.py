@@ -38,7 +38,7 @@ class StoredMemory(CardMemory):
         pins: PINs that are remembered elsewhere: a token's.
 
     Raises:
-        UserError: Another process serves the card, or what is stored is damaged.
+        UserError: Another process serves the card, it is gone, or what is stored is damaged.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class StoredMemory(CardMemory):
         self._pins = pins or {}
         self._lock = CardLock(state.directory, card.guid, f"the card {card.name or card.guid}")
         state.resources.callback(self._lock.close)
-        self._contents = state.contents(card.guid)
+        # It may have been destroyed while nobody had the lock.
+        self._contents = state.contents(state.card(card.guid).guid)
 
     def close(self) -> None:
         """Lets others serve the card."""

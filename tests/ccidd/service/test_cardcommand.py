@@ -29,7 +29,7 @@ from ccidd.service.certificates import authority
 from ccidd.service.state import State, StoredMemory, StoredPin
 from crash import CHEAP
 from credentials import credential, private_key
-from programs import run_ccidd
+from programs import CCIDD, run_ccidd
 
 P_256, P_384 = KeyAlgorithm.P_256, KeyAlgorithm.P_384
 
@@ -537,6 +537,24 @@ def test_the_commands_as_a_process(tmp_path: Path) -> None:
     unasked = run_ccidd("card", "destroy", "alice", state)
     assert unasked.returncode == 1
     assert unasked.stderr == "ccidd: there is no terminal to ask on; give --yes if you mean it\n"
+
+
+def test_a_new_state_can_be_made_by_several_at_once(tmp_path: Path) -> None:
+    state = f"--state-dir={tmp_path / 'state'}"
+    processes = [
+        subprocess.Popen(
+            [*CCIDD, "card", "create", name, "--empty", state],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("alice", "bob", "carol", "dave")
+    ]
+    said = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    assert sum(error.count("event=state_key_made") for _output, error in said) == 1
+    listed = json.loads(run_ccidd("card", "list", "--json", state).stdout)
+    assert [each["name"] for each in listed] == ["alice", "bob", "carol", "dave"]
 
 
 def test_a_state_key_of_one_s_own(tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ def test_another_card_can_be_served_meanwhile(directory: Path) -> None:
         assert state.served_by(other) == another.served_by(GUID) == os.getpid()
 
 
+def test_a_card_that_was_destroyed_meanwhile_is_not_served(directory: Path) -> None:
+    with open_state(directory) as state, open_state(directory) as another:
+        card = state.card(GUID)
+        destroy(another, another.card(GUID))
+        with pytest.raises(UserError, match="there is no card"):
+            StoredMemory(state, card)
+
+
 def hold(directory: Path, ready: Connection) -> None:
     with open_state(directory) as state:
         StoredMemory(state, state.card(GUID))
