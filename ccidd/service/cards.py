@@ -1,73 +1,127 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the cards that the command line asks for."""
+"""Opens the cards that the command line asks for."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import structlog
 
 from ccidd.card.card import Card
-from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.objects import guid_of
-from ccidd.card.piv.references import KeyReference, PinReference
 from ccidd.errors import UserError
-from ccidd.keys.files import load_credentials, parse_pem, read_secret
+from ccidd.keys.files import load_credentials, read_secret
 from ccidd.keys.key import Credential
+from ccidd.service.cardkeys import keys_in
+from ccidd.service.cardtypes import CARD_TYPES, PUK, CardType
 from ccidd.service.options import CardOptions
-from ccidd.service.state import State, StoredCard, StoredPin
+from ccidd.service.pincodes import pin_on_wire, puk_on_wire
+from ccidd.service.state import CardRecord, State, StoredMemory
+from ccidd.service.state.memory import apply_pin_file
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_PIN: Final = re.compile(rb"[0-9]{6,8}")
-_PIN_SIZE: Final = 8
 
-
-def card_from_options(options: CardOptions, state: State) -> Card:
-    """Makes the card that a `--card` describes.
+def open_card(options: CardOptions, state: State) -> Card:
+    """Opens the card that a `--card` describes.
 
     Raises:
-        UserError: One of its files cannot be used.
+        UserError: There is no such card, another process serves it, or a file cannot be used.
     """
+    name = options.one("card")
+    if name is None:
+        return _open_configured_card(options, state)
+    record = state.card(name)
+    if record.type != options.type:
+        raise UserError(
+            f"--card={options.type}: the card {name} is {record.type}; use --card={record.type},…"
+        )
+    return open_stored_card(record, state, options.switches)
+
+
+def open_stored_card(
+    record: CardRecord, state: State, switches: Collection[str] = frozenset()
+) -> Card:
+    """Opens a card that is kept in the state directory.
+
+    Raises:
+        UserError: Another process serves it, or what is stored is damaged.
+    """
+    memory = StoredMemory(state, record)
+    credentials = {
+        key.reference: key.credential
+        for key in keys_in(memory.contents)
+        if key.credential is not None
+    }
+    log.info("card_opened", guid=record.guid, name=record.name)
+    return CARD_TYPES[record.type].make(credentials, memory, switches)
+
+
+def _open_configured_card(options: CardOptions, state: State) -> Card:
+    """Opens a card whose keys are kept elsewhere; what it remembers is found by its GUID."""
+    kind = CARD_TYPES[options.type]
+    credentials = _credentials(options, kind)
+    # Before anything is remembered of the card: is all the rest in order?
+    pins = dict(_pins_from_files(options, kind))
+    guid = str(guid_of(credentials.values()))
+    state.note_card(guid, options.type)
+    memory = StoredMemory(state, state.card(guid))
+    for reference, pin in pins.items():
+        apply_pin_file(state, guid, reference, pin)
+    log.info("card_opened", guid=guid)
+    return kind.make(credentials, memory, options.switches)
+
+
+def _credentials(options: CardOptions, kind: CardType) -> Mapping[int, Credential]:
+    """Gives the keys by their references, in the order of the references.
+
+    Raises:
+        UserError: A file cannot be used, or there is no room for a key.
+    """
+    where = f"--card={options.type}"
     password_file = options.one("password-file")
     password = read_secret(Path(password_file)) if password_file else None
-    credentials = [
+    placed: dict[int, Credential] = {}
+    for name in options.values:
+        reference = _reference_in(name)
+        if reference is None:
+            continue
+        if reference not in kind.purposes:
+            raise UserError(f"{where}: there is no key {name.removeprefix('key')} on such a card")
+        if reference in placed:
+            raise UserError(f"{where}: the option {name} is given twice")
+        placed[reference] = _only(options.one(name) or "", password)
+    others = [
         credential
-        for file in options.values["keys"]
+        for file in options.values.get("keys", ())
         for credential in load_credentials(Path(file), password)
     ]
-    if len(credentials) > len(KeyReference):
-        raise UserError(
-            f"--card={options.type}: {len(credentials)} keys, but a card has {len(KeyReference)}"
-        )
-    if len({credential.key.subject_public_key_info() for credential in credentials}) < len(
-        credentials
-    ):
-        raise UserError(f"--card={options.type}: the same key is there twice")
-    pin_file = options.values["pin-file"][0]
-    pin = read_secret(Path(pin_file))
-    if not _PIN.fullmatch(pin):
-        raise UserError(f"{pin_file}: a PIN has 6 to 8 digits and nothing else")
-    return _piv_card(dict(zip(KeyReference, credentials, strict=False)), pin, state)
+    free = [reference for reference in kind.purposes if reference not in placed]
+    if len(others) > len(free):
+        total = len(others) + len(placed)
+        raise UserError(f"{where}: {total} keys, but a card has {len(kind.purposes)}")
+    placed.update(zip(free, others, strict=False))
+    if len({each.key.subject_public_key_info() for each in placed.values()}) < len(placed):
+        raise UserError(f"{where}: the same key is there twice")
+    return {reference: placed[reference] for reference in kind.purposes if reference in placed}
 
 
-def card_from_state(stored: StoredCard, state: State) -> Card:
-    """Makes a card that is kept in the state directory."""
-    return _piv_card(stored_credentials(stored), stored.pin.encode(), state)
+def _reference_in(option: str) -> int | None:
+    """Gives the key reference in the name of an option such as `key9A`."""
+    if option == "keys" or not option.startswith("key"):
+        return None
+    return int(option.removeprefix("key"), 16)
 
 
-def stored_credentials(stored: StoredCard) -> dict[KeyReference, Credential]:
-    """Gives the keys of a stored card by their references."""
-    return {
-        KeyReference(key.reference): parse_pem(key.private_key + key.certificate, None)[0]
-        for key in stored.keys
-    }
+def _only(file: str, password: bytes | None) -> Credential:
+    credentials: Sequence[Credential] = load_credentials(Path(file), password)
+    if len(credentials) != 1:
+        raise UserError(f"{file} holds {len(credentials)} private keys; use keys= for it")
+    return credentials[0]
 
 
-def _piv_card(credentials: Mapping[KeyReference, Credential], pin: bytes, state: State) -> Card:
-    guid = str(guid_of(credentials.values()))
-    log.info("card_opened", guid=guid)
-    # SP 800-73-4, part 2, 2.4.3: a PIN on the wire is filled up with FF.
-    padded = pin.ljust(_PIN_SIZE, b"\xff")
-    return piv_card(credentials, StoredPin(state, guid, PinReference.APPLICATION_PIN, padded))
+def _pins_from_files(options: CardOptions, kind: CardType) -> Iterator[tuple[int, bytes]]:
+    pin_file, puk_file = options.one("pin-file"), options.one("puk-file")
+    if pin_file is not None:
+        yield kind.pin, pin_on_wire(read_secret(Path(pin_file)), pin_file)
+    if puk_file is not None:
+        yield PUK, puk_on_wire(read_secret(Path(puk_file)), puk_file)
