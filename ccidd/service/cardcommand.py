@@ -9,10 +9,18 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ccidd.card.piv.management_key import ManagementKey
+from ccidd.card.piv.records import MANAGEMENT_KEY
 from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.service import embedded
-from ccidd.service.cardfiles import import_files, request_for, write_pem, write_requests
+from ccidd.service.cardfiles import (
+    change_contents,
+    import_files,
+    request_for,
+    write_pem,
+    write_requests,
+)
 from ccidd.service.cardkeys import keys_in
 from ccidd.service.cardpins import change_pin, reset_pin, unblock
 from ccidd.service.cardtypes import CARD_TYPES, key_reference
@@ -21,8 +29,8 @@ from ccidd.service.certificates import authority, parse_subject
 from ccidd.service.log import configure_log
 from ccidd.service.newcard import Blank, IssuedBy, make_card
 from ccidd.service.parser import OneLineParser, add_state_options, open_state, path, state_directory
-from ccidd.service.pincodes import random_pin, random_puk
-from ccidd.service.secretinput import add_secret_options, confirm, given_secret
+from ccidd.service.pincodes import parse_management_key, random_pin, random_puk
+from ccidd.service.secretinput import add_secret_options, confirm, given_secret, is_given
 from ccidd.service.state import State
 from ccidd.service.state.memory import destroy
 
@@ -69,6 +77,7 @@ def _parser() -> OneLineParser:
     _add(commands, "show", _show, "show a card: its PINs' tries, keys and certificates")
     _add(commands, "list", _list, "list all cards", named=False)
     _add_pin_commands(commands)
+    _add_management_key_command(commands)
     _add_export(commands)
     gone = _add(commands, "destroy", _destroy, "destroy a card, with its keys", default=False)
     gone.add_argument("--yes", action="store_true", help="do not ask whether it is meant")
@@ -138,6 +147,9 @@ def _add_create(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
     )
     add_secret_options(create, "pin", "the PIN, instead of a random one,")
     add_secret_options(create, "puk", "the PUK, instead of a random one,")
+    add_secret_options(
+        create, "management-key", "the administration key of a PIV card, instead of a random one,"
+    )
 
 
 def _add_import(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
@@ -191,6 +203,18 @@ def _add_pin_commands(commands: "argparse._SubParsersAction[OneLineParser]") -> 
         )
 
 
+def _add_management_key_command(
+    commands: "argparse._SubParsersAction[OneLineParser]",
+) -> None:
+    resetting = _add(
+        commands,
+        "reset-management-key",
+        _reset_management_key,
+        "set a new administration key; a random one is shown",
+    )
+    add_secret_options(resetting, "management-key", "the key, instead of a random one,")
+
+
 def _add_export(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
     exporting = _add(commands, "export", _export, "print certificates, in PEM")
     exporting.add_argument("--key", metavar="XX", help="that of one key alone")
@@ -212,7 +236,9 @@ def _create(state: State, options: argparse.Namespace) -> None:
     if options.empty and options.key:
         raise UserError("--empty and --key exclude each other")
     secrets = embedded.Secrets(
-        _chosen(options, "pin") or random_pin(), _chosen(options, "puk") or random_puk()
+        _chosen(options, "pin") or random_pin(),
+        _chosen(options, "puk") or random_puk(),
+        _management_key(options) if CARD_TYPES[options.type].has_piv else None,
     )
     blank = Blank(
         name,
@@ -223,6 +249,7 @@ def _create(state: State, options: argparse.Namespace) -> None:
         keys={} if options.empty else _keys(options.key, options.type),
         subject=None if options.subject is None else parse_subject(options.subject),
         issued_by=IssuedBy(options.issuer),
+        management_key=secrets.management_key,
     )
     card, keys = make_card(state, blank)
     if not state.add_card(card):
@@ -231,9 +258,39 @@ def _create(state: State, options: argparse.Namespace) -> None:
         write_requests(keys, blank, options.csr)
     view = card_view(state, state.card(name))
     if options.json:
-        _print_json({**view, "pin": secrets.pin, "puk": secrets.puk})
+        key = secrets.management_key
+        _print_json(
+            {
+                **view,
+                "pin": secrets.pin,
+                "puk": secrets.puk,
+                "management_key": None if key is None else key.key.hex(),
+            }
+        )
     else:
         print(describe(view, secrets))  # noqa: T201
+
+
+def _management_key(options: argparse.Namespace) -> ManagementKey:
+    given = given_secret(options, "management-key")
+    return ManagementKey.generate() if given is None else parse_management_key(given)
+
+
+def _reset_management_key(state: State, options: argparse.Namespace) -> None:
+    record = state.card(options.name)
+    if not CARD_TYPES[record.type].has_piv:
+        raise UserError(
+            f"the card {options.name} is {record.type}, which has no administration key"
+        )
+    key = _management_key(options)
+    change_contents(state, record, {MANAGEMENT_KEY: key.encode()})
+    shown = {} if is_given(options, "management-key") else {"management_key": key.key.hex()}
+    if options.json:
+        _print_json({"guid": record.guid, **shown})
+    else:
+        print(f"card  {options.name}, GUID {record.guid}")  # noqa: T201
+        for value in shown.values():
+            print(f"admin {value}\nIt is shown this once.")  # noqa: T201
 
 
 def _chosen(options: argparse.Namespace, name: str) -> str | None:

@@ -11,10 +11,17 @@ import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ccidd.card.piv.references import Origin
 from ccidd.errors import UserError
 from ccidd.keys.files import load_credentials, read_file
 from ccidd.keys.key import Credential
-from ccidd.service.cardkeys import StoredKey, key_contents, keys_in, private_key_of
+from ccidd.service.cardkeys import (
+    StoredKey,
+    certificate_contents,
+    key_contents,
+    keys_in,
+    private_key_of,
+)
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.certificates import request
 from ccidd.service.newcard import Blank, subject_of
@@ -42,13 +49,24 @@ def import_files(
         UserError: A file cannot be used, there is no room, or a process serves the card.
     """
     with contextlib.closing(StoredMemory(state, record)) as memory:
-        added = _read(memory.contents, record, files, references, options)
-        try:
-            trio.run(memory.store, key_contents(added.values()))
-        except OSError as error:
-            raise UserError(
-                f"the card {record.name} cannot be changed: {error.strerror}"
-            ) from error
+        _store(memory, record, _read(memory.contents, record, files, references, options))
+
+
+def change_contents(state: State, record: CardRecord, changes: Mapping[str, bytes]) -> None:
+    """Changes what is written on a card.
+
+    Raises:
+        UserError: A process serves the card, or it cannot be changed.
+    """
+    with contextlib.closing(StoredMemory(state, record)) as memory:
+        _store(memory, record, changes)
+
+
+def _store(memory: StoredMemory, record: CardRecord, changes: Mapping[str, bytes]) -> None:
+    try:
+        trio.run(memory.store, changes)
+    except OSError as error:
+        raise UserError(f"the card {record.name} cannot be changed: {error.strerror}") from error
 
 
 def _read(
@@ -57,8 +75,10 @@ def _read(
     files: Sequence[Path],
     references: Sequence[int],
     options: argparse.Namespace,
-) -> Mapping[int, StoredKey]:
-    """Reads the keys that are put on a card, some with a new certificate alone, by reference."""
+) -> Mapping[str, bytes]:
+    """Reads what is put on a card; gives it as contents of its memory."""
+    piv = CARD_TYPES[record.type].has_piv
+    changes: dict[str, bytes] = {}
     stored = {key.reference: key for key in keys_in(contents)}
     password = given_secret(options, "password")
     added: dict[int, StoredKey] = {}
@@ -66,7 +86,7 @@ def _read(
     for file in files:
         if _has_certificates_alone(file):
             for key in _with_certificates(file, {**stored, **added}):
-                added[key.reference] = key
+                changes |= certificate_contents(*key, piv=piv)
             continue
         for credential in _load(file, password, options):
             reference = _place(wanted, record, {**stored, **added})
@@ -78,9 +98,10 @@ def _read(
             added[reference] = StoredKey(
                 reference, private_key_of(credential.key), credential.certificate
             )
+            changes |= key_contents(added[reference], Origin.IMPORTED, piv=piv)
     if wanted:
         raise UserError(f"there is no private key for --key={wanted[0]:02X} in the files")
-    return added
+    return changes
 
 
 def _place(wanted: list[int], record: CardRecord, taken: Iterable[int]) -> int:
@@ -107,14 +128,16 @@ def _has_certificates_alone(file: Path) -> bool:
     return b"-----BEGIN CERTIFICATE-----" in content and b"PRIVATE KEY-----" not in content
 
 
-def _with_certificates(file: Path, keys: dict[int, StoredKey]) -> Iterable[StoredKey]:
+def _with_certificates(
+    file: Path, keys: Mapping[int, StoredKey]
+) -> Sequence[tuple[int, x509.Certificate]]:
     """Finds the keys that a file's certificates are for; those of issuers are left out."""
     try:
         certificates = x509.load_pem_x509_certificates(read_file(file))
     except ValueError as error:
         raise UserError(f"{file} has a certificate that cannot be read") from error
     found = [
-        StoredKey(key.reference, key.private_key, certificate)
+        (key.reference, certificate)
         for certificate in certificates
         for key in keys.values()
         if key.private_key.public_key() == certificate.public_key()

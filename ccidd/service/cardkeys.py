@@ -1,25 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keys that a stored card holds, as contents of its memory.
 
-`key/9A` is the private key 9A (PKCS#8 in DER), `certificate/9A` its certificate (X.509 in DER). A
-key may be without a certificate for a while: until it is signed elsewhere, and imported.
+On a card with the PIV card application they are that application's (`ccidd.card.piv.records`). A
+CAC is given its keys, so that they are kept here: `key/9A` is the private key 9A (PKCS#8 in DER),
+`certificate/9A` its certificate (X.509 in DER).
+
+A key may be without a certificate for a while: until it is signed elsewhere, and imported.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     load_der_private_key,
     load_pem_private_key,
 )
 
+from ccid_protocol.errors import RemoteProtocolError
+from ccidd.card.piv import personalisation
+from ccidd.card.piv.contents import certificate_in
+from ccidd.card.piv.records import ABSENT, KeyRecord, key_name, object_name, private_key_der
+from ccidd.card.piv.references import KeyReference, Origin, certificate_tag
 from ccidd.keys.key import Credential, KeyAlgorithm, PrivateKey, algorithm_of
-from ccidd.keys.local import LocalEcKey, LocalPrivateKey, LocalRsaKey, local_key
+from ccidd.keys.local import (
+    LocalEcKey,
+    LocalEd25519Key,
+    LocalPrivateKey,
+    LocalRsaKey,
+    LocalX25519Key,
+    local_key,
+)
 
 _KEY: Final = "key/"
 _CERTIFICATE: Final = "certificate/"
@@ -38,17 +51,6 @@ class StoredKey:
     reference: int
     private_key: LocalPrivateKey = field(repr=False)
     certificate: x509.Certificate | None
-
-    @classmethod
-    def from_der(cls, reference: int, private_key: bytes, certificate: bytes | None) -> Self:
-        """Reads PKCS#8 and X.509 in DER."""
-        # Checked when it was made or imported, and unchanged since (AES-GCM); it takes long.
-        key = load_der_private_key(private_key, None, unsafe_skip_rsa_key_validation=True)
-        return cls(
-            reference,
-            _supported(key),
-            None if certificate is None else x509.load_der_x509_certificate(certificate),
-        )
 
     @classmethod
     def from_pem(cls, reference: int, private_key: bytes, certificate: bytes) -> Self:
@@ -74,34 +76,70 @@ def _supported(key: object) -> LocalPrivateKey:
     return key  # type: ignore[return-value] # local_key refuses all others
 
 
-def key_contents(keys: Iterable[StoredKey]) -> dict[str, bytes]:
-    """Gives the contents of a card's memory that stand for keys."""
-    contents = {}
-    for key in keys:
-        contents[f"{_KEY}{key.reference:02X}"] = key.private_key.private_bytes(
-            Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
-        )
-        if key.certificate is not None:
-            contents[f"{_CERTIFICATE}{key.reference:02X}"] = key.certificate.public_bytes(
-                Encoding.DER
-            )
+def key_contents(key: StoredKey, origin: Origin, *, piv: bool) -> dict[str, bytes]:
+    """Gives the contents of a card's memory that stand for a key and its certificate.
+
+    Args:
+        key: the key.
+        origin: where it comes from.
+        piv: whether the card has the PIV card application.
+    """
+    if piv:
+        contents = personalisation.key_contents(key.reference, key.private_key, origin)
+    else:
+        contents = {f"{_KEY}{key.reference:02X}": private_key_der(key.private_key)}
+    if key.certificate is not None:
+        contents |= certificate_contents(key.reference, key.certificate, piv=piv)
     return contents
 
 
+def certificate_contents(
+    reference: int, certificate: x509.Certificate, *, piv: bool
+) -> dict[str, bytes]:
+    """Gives the contents of a card's memory that stand for the certificate of a key."""
+    if piv:
+        return personalisation.certificate_contents(reference, certificate)
+    return {f"{_CERTIFICATE}{reference:02X}": certificate.public_bytes(Encoding.DER)}
+
+
 def keys_in(contents: Mapping[str, bytes]) -> Sequence[StoredKey]:
-    """Gives the keys in a card's memory, in the order of their references."""
-    references = sorted(name.removeprefix(_KEY) for name in contents if name.startswith(_KEY))
-    return [
-        StoredKey.from_der(
-            int(reference, 16),
-            contents[_KEY + reference],
-            contents.get(_CERTIFICATE + reference),
-        )
-        for reference in references
-    ]
+    """Gives the keys in a card's memory, in the order in which `KeyReference` has them."""
+    order = [int(reference) for reference in KeyReference]
+    return sorted(_keys_in(contents), key=lambda key: order.index(key.reference))
+
+
+def _keys_in(contents: Mapping[str, bytes]) -> Iterator[StoredKey]:
+    for reference in KeyReference:
+        value = contents.get(key_name(reference), ABSENT)
+        if value != ABSENT:
+            container = contents.get(object_name(certificate_tag(reference)))
+            yield StoredKey(
+                reference, KeyRecord.decode(value).private_key(), _certificate(container)
+            )
+    for name, value in contents.items():
+        if name.startswith(_KEY):
+            reference_text = name.removeprefix(_KEY)
+            certificate = contents.get(_CERTIFICATE + reference_text)
+            # Checked when it was made or imported, and unchanged since (AES-GCM); it takes long.
+            key = load_der_private_key(value, None, unsafe_skip_rsa_key_validation=True)
+            yield StoredKey(
+                int(reference_text, 16),
+                _supported(key),
+                None if certificate is None else x509.load_der_x509_certificate(certificate),
+            )
+
+
+def _certificate(container: bytes | None) -> x509.Certificate | None:
+    """Reads what a guest may have written."""
+    if not container:
+        return None
+    try:
+        return certificate_in(container)
+    except (ValueError, LookupError, OSError, RemoteProtocolError):
+        return None
 
 
 def private_key_of(key: PrivateKey) -> LocalPrivateKey:
     """Gives what is inside of a key that was read from a file."""
-    assert isinstance(key, LocalRsaKey | LocalEcKey)
+    assert isinstance(key, LocalRsaKey | LocalEcKey | LocalEd25519Key | LocalX25519Key)
     return key._key  # noqa: SLF001 (a key leaves its wrapper only to be stored)

@@ -105,13 +105,15 @@ def describe(card: CardView, secrets: Secrets | None = None) -> str:
             if shown
             else f"{pin['name']:<5} {pin['tries_left']} of {pin['max_tries']} tries left"
         )
+    if secrets is not None and secrets.management_key is not None:
+        lines.append(f"admin {secrets.management_key.key.hex()}")
     for key in card["keys"]:
         until = key["not_after"]
         suffix = " (no certificate)" if until is None else f" (until {until[:10]})"
         subject = key["subject"] or ""
         lines.append(f"key   {key['reference']} {key['algorithm']:8} {subject}{suffix}")
     if secrets is not None:
-        lines.append("PIN and PUK are shown this once; `ccidd card reset-pin` makes others")
+        lines.append("PIN, PUK and administration key are shown this once")
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from ccidd.card.piv.management_key import ManagementKey
 from ccidd.service.cardtypes import DEFAULT_KEYS
 from ccidd.service.newcard import Blank, make_card
 from ccidd.service.pincodes import random_pin, random_puk
@@ -19,10 +20,12 @@ class Secrets:
     Attributes:
         pin: its PIN.
         puk: its PUK.
+        management_key: its administration key, if it has one.
     """
 
     pin: str = field(repr=False)
     puk: str = field(repr=False)
+    management_key: ManagementKey | None = field(default=None, repr=False)
 
 
 def load_or_make(state: State) -> tuple[CardRecord, Secrets | None]:
@@ -34,10 +37,17 @@ def load_or_make(state: State) -> tuple[CardRecord, Secrets | None]:
     record = state.find_card(NAME)
     if record is not None:
         return record, None
-    secrets = Secrets(random_pin(), random_puk())
-    card, _keys = make_card(
-        state, Blank(NAME, "piv", secrets.pin, secrets.puk, label="ccidd", keys=DEFAULT_KEYS)
+    secrets = Secrets(random_pin(), random_puk(), ManagementKey.generate())
+    blank = Blank(
+        NAME,
+        "piv",
+        secrets.pin,
+        secrets.puk,
+        label="ccidd",
+        keys=DEFAULT_KEYS,
+        management_key=secrets.management_key,
     )
+    card, _keys = make_card(state, blank)
     # Another process may have made one at the same time.
     added = state.add_card(card)
     return state.card(NAME), secrets if added else None

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
+from ccidd.card.piv.management_key import ManagementKey
+from ccidd.card.piv.references import Origin
 from ccidd.keys.generated import generate_key
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.service.cardkeys import StoredKey, key_contents
@@ -36,6 +38,7 @@ class Blank:
         label: what the names of its certificates begin with.
         subject: the name in all of its certificates instead, if one was chosen.
         keys: its keys, by key reference.
+        management_key: its administration key, if it has one.
         issued_by: who signs their certificates.
     """
 
@@ -47,6 +50,7 @@ class Blank:
     keys: Mapping[int, KeyAlgorithm]
     subject: x509.Name | None = None
     issued_by: IssuedBy = IssuedBy.SELF
+    management_key: ManagementKey | None = None
 
 
 def make_card(state: State, blank: Blank) -> tuple[NewCard, Sequence[StoredKey]]:
@@ -61,8 +65,11 @@ def make_card(state: State, blank: Blank) -> tuple[NewCard, Sequence[StoredKey]]
         PUK: puk_on_wire(blank.puk.encode(), "the PUK"),
     }
     keys = [_make_key(state, blank, *each) for each in blank.keys.items()]
-    card = NewCard(str(uuid.uuid4()), blank.name, blank.type, pins, key_contents(keys))
-    return card, keys
+    guid = uuid.uuid4()
+    contents = kind.factory_contents(guid, blank.management_key)
+    for key in keys:
+        contents |= key_contents(key, Origin.GENERATED, piv=kind.has_piv)
+    return NewCard(str(guid), blank.name, blank.type, pins, contents), keys
 
 
 def subject_of(blank_type: str, reference: int, label: str) -> x509.Name:

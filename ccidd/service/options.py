@@ -39,9 +39,23 @@ _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
         " references that are free",
         repeatable=True,
     ),
+    "nss": OptionHelp(
+        "sql:DIR", "or: an NSS database; its password is the PIN, unless there is a pin-file"
+    ),
+    "certN": OptionHelp(
+        "NICKNAME",
+        "with nss: a certificate, cert1 for the first key; default: all that have keys",
+        pattern=r"cert[1-9][0-9]?",
+    ),
+    "pkcs11": OptionHelp(
+        "URI",
+        "or: keys of a PKCS#11 token (RFC 7512, with ?module-path=); its PIN is the card's,"
+        " unless there is a pin-file",
+        repeatable=True,
+    ),
     "keyXX": OptionHelp(
-        "FILE.p12|FILE.pem",
-        "the key with the reference XX (9A, 9C, ...): the one private key of a file",
+        "FILE|pkcs11:URI|nss:NICKNAME",
+        "the key with the reference XX (9A, 9C, ...): one key of any of these",
         pattern=r"key[0-9A-Fa-f]{2}",
     ),
     "pin-file": OptionHelp(
@@ -51,7 +65,9 @@ _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     ),
     "puk-file": OptionHelp("FILE", "the PUK, 8 characters, likewise; default: none"),
     "password-file": OptionHelp(
-        "FILE", "the password of encrypted key files, in the file's first line"
+        "FILE",
+        "in the file's first line: the password of encrypted key files; with a pin-file, that of"
+        " tokens and databases too",
     ),
 }
 """What cards of every kind are made from."""
@@ -137,11 +153,19 @@ def parse_card(text: str) -> CardOptions:
         other = next(name for name in sources if name != "card")
         raise UserError(f"{where}: a card that ccidd keeps has its own: leave out {other} or card")
     if "card" not in sources:
-        if not any(name.startswith("key") for name in sources):
+        if not any(name.startswith(("key", "nss", "pkcs11")) for name in sources):
             raise UserError(f"{where}: give it keys=FILE.p12|FILE.pem, or card=NAME")
-        if "pin-file" not in sources:
+        if "pin-file" not in sources and not _has_token(values):
             raise UserError(f"{where}: the option pin-file=FILE is missing")
     return CardOptions(kind, values)
+
+
+def _has_token(values: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether there is a token or a database, which has a PIN of its own."""
+    return any(
+        name in {"nss", "pkcs11"} or (name.startswith("key") and value.startswith("pkcs11:"))
+        for name, (value, *_) in values.items()
+    )
 
 
 def parse_reader(text: str) -> Mapping[str, str]:

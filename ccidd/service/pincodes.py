@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PINs and PUKs as people write them, and as they are on the wire.
+"""PINs, PUKs and administration keys as people write them, and as they are on the wire.
 
 Source: NIST SP 800-73-4, part 2, 2.4.3. CAC has the same.
 """
@@ -8,6 +8,7 @@ import re
 import secrets
 from typing import Final
 
+from ccidd.card.piv.management_key import ManagementAlgorithm, ManagementKey
 from ccidd.errors import UserError
 
 _WIRE_SIZE: Final = 8
@@ -54,3 +55,23 @@ def puk_on_wire(puk: bytes, where: object) -> bytes:
     if not _PUK.fullmatch(puk):
         raise UserError(f"{where}: a PUK has 8 letters, digits or signs of ASCII")
     return puk
+
+
+def parse_management_key(text: bytes) -> ManagementKey:
+    """Reads an administration key: hexadecimal digits, of AES-128, -192 or -256.
+
+    Raises:
+        UserError: It is none.
+    """
+    algorithms = {
+        algorithm.key_size: algorithm
+        for algorithm in ManagementAlgorithm
+        if algorithm is not ManagementAlgorithm.TDES
+    }
+    try:
+        key = bytes.fromhex(text.decode("ascii"))
+        return ManagementKey(algorithms[len(key)], key)
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            "an administration key has 32, 48 or 64 hexadecimal digits, and nothing else"
+        ) from error

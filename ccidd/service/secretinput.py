@@ -53,6 +53,13 @@ def given_secret(options: argparse.Namespace, name: str) -> bytes | None:
     return None if descriptor is None else _read_line(descriptor, f"--{name}-fd")
 
 
+def is_given(options: argparse.Namespace, name: str) -> bool:
+    """Whether an option names the source of a secret."""
+    attribute = name.replace("-", "_")
+    sources = getattr(options, f"{attribute}_file"), getattr(options, f"{attribute}_fd")
+    return any(source is not None for source in sources)
+
+
 def secret(options: argparse.Namespace, name: str, what: str, *, is_new: bool = False) -> bytes:
     """Gives a secret from a file, a descriptor or, if neither is given, the terminal.
 

@@ -13,6 +13,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ccidd.card.piv.personalisation import factory_contents
+from ccidd.card.piv.references import Origin
 from ccidd.errors import UserError
 from ccidd.keys.local import LocalPrivateKey
 from ccidd.service.cardkeys import StoredKey, key_contents
@@ -125,7 +127,10 @@ def migrate(database: sqlite3.Connection, key: StateKey, cost: ScryptCost) -> No
         stored = [StoredKey.from_pem(*row[1:]) for row in keys if row[0] == name]
         guid = _guid_in_schema_1([each.private_key for each in stored])
         database.execute("INSERT INTO card VALUES (?, ?, 'piv', ?)", (guid, name, now))
-        _insert_contents(database, key, guid, key_contents(stored))
+        contents = factory_contents(None, guid=uuid.UUID(guid), attestation=True)
+        for each in stored:
+            contents |= key_contents(each, Origin.GENERATED, piv=True)
+        _insert_contents(database, key, guid, contents)
         for reference, value in ((_APPLICATION_PIN, pin), (_PUK, puk)):
             padded = value.encode().ljust(8, b"\xff")
             hashed = key.encrypt(hash_pin(padded, cost), *pin_place(guid, reference))

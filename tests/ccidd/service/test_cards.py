@@ -111,9 +111,9 @@ async def test_keys_are_where_they_are_wanted(
     [
         ("keys=@256-0,key9E=@256-0", "the same key is there twice"),
         ("keys=@256-0,keys=@256-0", "the same key is there twice"),
-        ("keys=@256-0,keys=@256-0,keys=@256-0,keys=@256-0,keys=@256-0", "5 keys, but a card has 4"),
-        ("key9E=@384-0,keys=@both,keys=@both", "5 keys, but a card has 4"),
-        ("key9A=@both", "both holds 2 private keys; use keys= for it"),
+        (",".join(["keys=@256-0"] * 25), "25 keys, but a card has 24"),
+        (",".join(["key9E=@384-0", *["keys=@both"] * 12]), "25 keys, but a card has 24"),
+        ("key9A=@both", "both holds 2 keys, and one is needed"),
         ("key9A=@256-0,key9a=@256-1", "the option key9a is given twice"),
         ("key9B=@256-0", "there is no key 9B on such a card"),
         ("keys=@none", "cannot read"),
