@@ -24,8 +24,8 @@ from ccidd.keys.local import local_key
 from ccidd.reader.profile import default_profile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
-from ccidd.transport.endpoint import listen
-from ccidd.transport.usbredir import serve_usbredir
+from ccidd.transport.endpoint import Handler, listen
+from ccidd.transport.usbredir import UsbredirPort
 from ccidd.transport.vscard import serve_vscard
 from credentials import private_key
 from harness.agent import CommandError
@@ -80,11 +80,11 @@ async def guest_with(
     path = workdir / "card.socket"
     endpoint = listen(path)
     async with trio.open_nursery() as nursery:
-        handler = partial(serve_vscard, slot=slots[0])
+        handler: Handler = partial(serve_vscard, slot=slots[0])
         if door == "usbredir":
-            device = UsbReader(slots, default_profile(1, "CAC"))
-            nursery.start_soon(device.run)
-            handler = partial(serve_usbredir, device=device, slots=slots)
+            port = UsbredirPort(UsbReader(slots, default_profile(1, "CAC")), slots)
+            nursery.start_soon(port.run)
+            handler = port.serve
         await nursery.start(endpoint.run, handler)
         devices = DOORS[door](f"path={path}")
         async with boot_guest(image, qemu=qemu, workdir=workdir, devices=devices) as guest:

@@ -37,7 +37,7 @@ from ccidd.service.options import (
     parse_reader,
     reader_help,
 )
-from ccidd.service.parser import OneLineParser, add_state_options, open_state, path
+from ccidd.service.parser import OneLineParser, add_state_options, open_state, path, state_directory
 from ccidd.service.readers import pin_source, reader_profile, with_pin_entry
 from ccidd.service.state import State
 from ccidd.transport.endpoint import (

@@ -12,7 +12,6 @@ from ccid_protocol import tlv
 from ccid_protocol.apdu import CommandAPDU, Instruction, ResponseAPDU, StatusWord
 from ccidd.card.application import Application, CardError
 from ccidd.card.memory import CardMemory
-from ccidd.card.pin import Pin
 from ccidd.card.piv import private_keys, templates
 from ccidd.card.piv.administrator import Administrator
 from ccidd.card.piv.extensions import Extensions
@@ -43,7 +42,6 @@ class PivApplication(Application):
         credentials: keys from outside, with their certificates.
         memory: what the card remembers; see `records` for its contents.
         options: how it is configured.
-        pin: the application's PIN, where other applications of the card use the same.
         card_urls: gives the CardURLs of other applications on the card.
 
     Raises:
@@ -55,7 +53,6 @@ class PivApplication(Application):
         credentials: Mapping[KeyReference, Credential],
         memory: CardMemory,
         options: PivOptions,
-        pin: Pin | None = None,
         card_urls: Callable[[], Sequence[bytes]] = tuple,
     ) -> None:
         _check(credentials.values(), options)
@@ -75,7 +72,6 @@ class PivApplication(Application):
             self._records,
             lambda: self._objects.global_pin_is_used,
             extensions=options.vendor_extensions,
-            shared=pin,
         )
         self._administrator = Administrator(self._records)
         self._extensions = Extensions(

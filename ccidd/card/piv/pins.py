@@ -42,7 +42,6 @@ class Pins:
         extensions: whether the card has the extensions; it then counts what cannot be a PIN as a
             wrong one (part 2, 3.2.1, leaves the choice), for tools block a PIN in this way before
             they reset the card. Otherwise it costs no try.
-        shared: the application's PIN if other applications of the card use it too.
     """
 
     def __init__(
@@ -52,13 +51,11 @@ class Pins:
         global_pin_is_used: Callable[[], bool],
         *,
         extensions: bool,
-        shared: Pin | None = None,
     ) -> None:
         self._records = records
         self._global_pin_is_used = global_pin_is_used
         self._extensions = extensions
-        self._is_shared = shared is not None
-        self.application = shared or Pin(memory.pin(PinReference.APPLICATION_PIN))
+        self.application = Pin(memory.pin(PinReference.APPLICATION_PIN))
         self.puk = Pin(memory.pin(PinReference.PUK))
         self._global = Pin(memory.pin(PinReference.GLOBAL_PIN))
         # Whether the PIN counts as verified immediately before: see `spend` and `use`.
@@ -96,12 +93,10 @@ class Pins:
     def end(self) -> None:
         """Ends what the application's PIN has opened: another application was selected.
 
-        The status of the global PIN, and of one that applications share, does not change with the
-        application (part 2, 2.4.2).
+        The status of the global PIN does not change with the application (part 2, 2.4.2).
         """
         self._fresh = False
-        if not self._is_shared:
-            self.application.end()
+        self.application.end()
 
     def reset(self) -> None:
         """Ends what any PIN has opened."""

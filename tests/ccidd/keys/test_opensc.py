@@ -15,16 +15,16 @@ import pytest
 import trio
 
 from ccidd.card.card import Card
-from ccidd.card.pin import PinMemory
+from ccidd.card.memory import CardMemory
 from ccidd.card.piv.card import piv_card
-from ccidd.card.piv.references import KeyReference
+from ccidd.card.piv.references import KeyReference, PinReference
 from ccidd.errors import UserError
 from ccidd.keys.key import EcKey, KeyAlgorithm, KeyUnavailableError, RsaKey
 from ccidd.keys.pkcs11 import LoginResult, Token, open_token
 from ccidd.reader.slot import Slot
 from credentials import credential
-from memory import VolatilePin
 from pcscd import pcscd, serving
+from piv import new_memory
 from tokens import uri
 
 OPENSC = ctypes.util.find_library("opensc-pkcs11") or "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so"
@@ -32,12 +32,12 @@ PIN = b"123456"
 DIGEST = bytes(range(32))
 
 
-def card(memory: PinMemory | None = None) -> Card:
+def card(memory: CardMemory | None = None) -> Card:
     keys = {
         KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256),
         KeyReference.SIGNATURE: credential(KeyAlgorithm.RSA_2048),
     }
-    return piv_card(keys, memory or VolatilePin(PIN.ljust(8, b"\xff")))
+    return piv_card(keys, memory or new_memory())
 
 
 @asynccontextmanager
@@ -103,16 +103,17 @@ async def test_tries_are_counted_and_the_pin_is_locked(
 async def test_a_key_that_wants_its_pin_each_time_costs_one_try_when_it_was_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = VolatilePin(PIN.ljust(8, b"\xff"))
+    memory = new_memory()
+    pin = memory.pin(PinReference.APPLICATION_PIN)
     async with served(tmp_path, monkeypatch, Slot(card(memory))), opened() as token:
         assert await token.login(PIN) is LoginResult.OK
         await check(token)
-        await memory.change(b"222222\xff\xff")
+        await pin.change(b"222222\xff\xff")
         with pytest.raises(KeyUnavailableError, match="another PIN"):
             await check(token)
         with pytest.raises(KeyUnavailableError, match="not logged in"):
             await check(token)
-        assert await memory.tries_left() == 2
+        assert await pin.tries_left() == 2
 
 
 async def test_a_locked_token_is_not_tried_at_the_start(
@@ -121,12 +122,13 @@ async def test_a_locked_token_is_not_tried_at_the_start(
     pin_file = tmp_path / "pin"
     pin_file.write_bytes(b"654321")
     name = uri(OPENSC, pin_file=pin_file)
-    memory = VolatilePin(PIN.ljust(8, b"\xff"))
+    memory = new_memory()
+    pin = memory.pin(PinReference.APPLICATION_PIN)
     async with served(tmp_path, monkeypatch, Slot(card(memory))):
         for message in ("is wrong", "one try is left", "is not tried", "is not tried"):
             with pytest.raises(UserError, match=message):
                 await trio.to_thread.run_sync(partial(open_token, name, timeout=30))
-    assert await memory.tries_left() == 1
+    assert await pin.tries_left() == 1
 
 
 async def test_a_card_that_was_taken_out_is_used_again(

@@ -306,6 +306,7 @@ async def test_a_token_that_is_gone() -> None:
             raise NotImplementedError
 
     known = credential(KeyAlgorithm.P_256)
+    assert isinstance(known.key.public_key, ec.EllipticCurvePublicKey)
     card = await powered([Credential(Gone(known.key.public_key), known.certificate)])
     await select(card, f"{PKI}00")
     await verify(card)

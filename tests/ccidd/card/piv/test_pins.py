@@ -5,7 +5,6 @@ import pytest
 import trio
 
 from ccid_protocol import tlv
-from ccidd.card.pin import Pin
 from ccidd.card.piv.application import PivApplication
 from ccidd.card.piv.options import PivOptions
 from ccidd.keys.key import KeyAlgorithm
@@ -131,20 +130,15 @@ async def test_a_global_pin_that_was_never_set_is_blocked() -> None:
     assert await host.verify() == 0x9000
 
 
-async def test_another_application_ends_the_pin_but_neither_a_global_nor_a_shared_one() -> None:
-    async def application(pin: Pin | None) -> PivApplication:
-        chosen = PivApplication({}, new_memory(), PivOptions(), pin)
-        host_pin = chosen._pins
-        host_pin.application.verified = True
-        chosen.deselect()
-        return chosen
-
-    assert not (await application(None))._pins.is_verified
-    shared = Pin(VolatilePin(PIN))
-    kept = await application(shared)
-    assert kept._pins.is_verified
-    kept.reset()
-    assert not shared.verified
+async def test_another_application_ends_the_pin_but_not_the_global_one() -> None:
+    application = PivApplication({}, new_memory(), PivOptions())
+    pins = application._pins
+    pins.application.verified = pins._global.verified = True
+    application.deselect()
+    assert not pins.application.verified
+    assert pins._global.verified
+    application.reset()
+    assert not pins._global.verified
 
 
 # CHANGE REFERENCE DATA

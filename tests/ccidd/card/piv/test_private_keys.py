@@ -204,6 +204,7 @@ async def test_a_key_that_is_gone_is_told_and_logged() -> None:
             raise KeyUnavailableError("the token was pulled out")
 
     known = credential(KeyAlgorithm.P_256)
+    assert isinstance(known.key.public_key, ec.EllipticCurvePublicKey)
     gone = Credential(Gone(known.key.public_key), known.certificate)
     host = await inserted({CARD_AUTHENTICATION: gone})
     with structlog.testing.capture_logs() as logs:
