@@ -15,8 +15,6 @@ from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm, PublicKey
 from ccidd.keys.local import LocalPrivateKey, compute
 
-_VALIDITY: Final = dt.timedelta(days=3650)
-
 _RSA_SIZES: Final = {
     KeyAlgorithm.RSA_1024: 1024,
     KeyAlgorithm.RSA_2048: 2048,
@@ -77,6 +75,30 @@ def issued_certificate(
     """
     if isinstance(issuer_key, x25519.X25519PrivateKey):
         raise UserError("an X25519 key cannot sign a certificate; let another key issue it")
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    return (
+        certificate_builder(public_key, subject, issuer)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage, critical=True)
+        .add_extension(authority, critical=False)
+        .sign(issuer_key, signature_hash(issuer_key))
+    )
+
+
+def certificate_builder(
+    public_key: PublicKey,
+    subject: x509.Name,
+    issuer: x509.Name,
+    validity: dt.timedelta = dt.timedelta(days=3650),
+) -> x509.CertificateBuilder:
+    """Begins a certificate with what all have that ccidd makes.
+
+    Args:
+        public_key: the key.
+        subject: whose it is.
+        issuer: who is going to sign it.
+        validity: for how long it is good, from yesterday.
+    """
     # A guest's clock may be somewhat behind the host's.
     start = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     return (
@@ -86,11 +108,8 @@ def issued_certificate(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(start + _VALIDITY)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(key_usage, critical=True)
+        .not_valid_after(start + validity)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .sign(issuer_key, signature_hash(issuer_key))
     )
 
 

@@ -16,7 +16,7 @@ import gmpy2
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
-from ccidd.keys.key import EcKey, Ed25519Key, RsaKey, X25519Key, algorithm_of
+from ccidd.keys.key import EcKey, Ed25519Key, PrivateKey, RsaKey, X25519Key, algorithm_of
 
 LocalPrivateKey: TypeAlias = (
     rsa.RSAPrivateKey
@@ -56,6 +56,12 @@ def local_key(key: object) -> "LocalRsaKey | LocalEcKey | LocalEd25519Key | Loca
         case _:
             algorithm_of(key)
             raise AssertionError("algorithm_of refuses what is not matched above")
+
+
+def private_key_of(key: PrivateKey) -> LocalPrivateKey:
+    """Gives what `local_key` has wrapped, for it to be stored."""
+    assert isinstance(key, LocalRsaKey | LocalEcKey | LocalEd25519Key | LocalX25519Key)
+    return key._key  # noqa: SLF001 (a key leaves its wrapper only here)
 
 
 class LocalRsaKey(RsaKey):

@@ -15,13 +15,8 @@ from ccidd.card.piv.references import Origin
 from ccidd.errors import UserError
 from ccidd.keys.files import load_credentials, read_file
 from ccidd.keys.key import Credential
-from ccidd.service.cardkeys import (
-    StoredKey,
-    certificate_contents,
-    key_contents,
-    keys_in,
-    private_key_of,
-)
+from ccidd.keys.local import private_key_of
+from ccidd.service.cardkeys import StoredKey, certificate_contents, key_contents, keys_in
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.certificates import request
 from ccidd.service.newcard import Blank, subject_of

@@ -24,15 +24,8 @@ from ccidd.card.piv import personalisation
 from ccidd.card.piv.contents import certificate_in
 from ccidd.card.piv.records import ABSENT, KeyRecord, key_name, object_name, private_key_der
 from ccidd.card.piv.references import KeyReference, Origin, certificate_tag
-from ccidd.keys.key import Credential, KeyAlgorithm, PrivateKey, algorithm_of
-from ccidd.keys.local import (
-    LocalEcKey,
-    LocalEd25519Key,
-    LocalPrivateKey,
-    LocalRsaKey,
-    LocalX25519Key,
-    local_key,
-)
+from ccidd.keys.key import Credential, KeyAlgorithm, algorithm_of
+from ccidd.keys.local import LocalPrivateKey, local_key
 
 _KEY: Final = "key/"
 _CERTIFICATE: Final = "certificate/"
@@ -137,9 +130,3 @@ def _certificate(container: bytes | None) -> x509.Certificate | None:
         return certificate_in(container)
     except (ValueError, LookupError, OSError, RemoteProtocolError):
         return None
-
-
-def private_key_of(key: PrivateKey) -> LocalPrivateKey:
-    """Gives what is inside of a key that was read from a file."""
-    assert isinstance(key, LocalRsaKey | LocalEcKey | LocalEd25519Key | LocalX25519Key)
-    return key._key  # noqa: SLF001 (a key leaves its wrapper only to be stored)

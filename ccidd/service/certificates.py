@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -21,14 +20,18 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from ccidd.errors import UserError
-from ccidd.keys.generated import key_usage
+from ccidd.keys.generated import (
+    certificate_builder,
+    issued_certificate,
+    key_usage,
+    signature_hash,
+)
 from ccidd.keys.key import PublicKey
 from ccidd.keys.local import LocalPrivateKey
 from ccidd.service.state import State
 
 SigningKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
-_VALIDITY: Final = dt.timedelta(days=3650)
 _AUTHORITY_VALIDITY: Final = dt.timedelta(days=7300)
 
 
@@ -96,10 +99,9 @@ def issue(
     public_key: PublicKey, subject: x509.Name, usage: x509.KeyUsage, issuer: Issuer
 ) -> x509.Certificate:
     """Makes a certificate, valid for ten years."""
-    builder = _builder(public_key, subject, issuer, _VALIDITY).add_extension(
-        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    return issued_certificate(
+        public_key, subject, usage, issuer=issuer.name, issuer_key=issuer.private_key
     )
-    return _sign(builder.add_extension(usage, critical=True), issuer.private_key)
 
 
 def request(
@@ -115,7 +117,7 @@ def request(
         x509.CertificateSigningRequestBuilder()
         .subject_name(subject)
         .add_extension(usage, critical=True)
-        .sign(key, _hash_for(key))
+        .sign(key, signature_hash(key))
     )
 
 
@@ -135,11 +137,11 @@ def authority(state: State) -> tuple[x509.Certificate, Issuer]:
     if state.authority() is None:
         key = ec.generate_private_key(ec.SECP384R1())
         issuer = Issuer(common_name("ccidd test authority"), key)
-        made = _sign(
-            _builder(key.public_key(), issuer.name, issuer, _AUTHORITY_VALIDITY)
+        made = (
+            certificate_builder(key.public_key(), issuer.name, issuer.name, _AUTHORITY_VALIDITY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_authority_usage(), critical=True),
-            key,
+            .add_extension(_authority_usage(), critical=True)
+            .sign(key, signature_hash(key))
         )
         state.add_authority(
             made.public_bytes(Encoding.DER),
@@ -151,35 +153,6 @@ def authority(state: State) -> tuple[x509.Certificate, Issuer]:
     private_key = load_der_private_key(stored[1], None)
     assert isinstance(private_key, ec.EllipticCurvePrivateKey)
     return certificate, Issuer(certificate.subject, private_key)
-
-
-def _builder(
-    public_key: PublicKey, subject: x509.Name, issuer: Issuer, validity: dt.timedelta
-) -> x509.CertificateBuilder:
-    # A guest's clock may be somewhat behind the host's.
-    start = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
-    issuer_key = issuer.private_key.public_key()
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.name)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + validity)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False
-        )
-    )
-
-
-def _sign(builder: x509.CertificateBuilder, key: SigningKey) -> x509.Certificate:
-    return builder.sign(key, _hash_for(key))
-
-
-def _hash_for(key: SigningKey) -> hashes.SHA256 | None:
-    return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
 def _authority_usage() -> x509.KeyUsage:

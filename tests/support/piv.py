@@ -5,8 +5,10 @@ from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
+from cards import transmit
 from ccid_protocol import tlv
 from ccid_protocol.apdu import CommandAPDU, ResponseAPDU
+from ccidd.card.card import Card
 from ccidd.card.emulated import EmulatedCard
 from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.management_key import ManagementAlgorithm, ManagementKey
@@ -22,6 +24,19 @@ WRONG = b"000000\xff\xff"
 MANAGEMENT_KEY = ManagementKey(ManagementAlgorithm.AES_128, bytes(range(16)))
 
 SELECT = "00A4040009A0000003080000100000"
+
+
+async def selected(card: Card) -> Card:
+    """Powers a card on, and selects its PIV card application."""
+    await card.power_on()
+    assert (await card.transmit(bytes.fromhex(SELECT))).endswith(b"\x90\x00")
+    return card
+
+
+async def verify(card: Card, pin: str) -> int:
+    """Verifies the PIN of the PIV card application; gives the status word."""
+    data = pin.encode().ljust(8, b"\xff")
+    return (await transmit(card, CommandAPDU(0, 0x20, 0, 0x80, data))).sw
 
 
 class PivHost:

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from ccid_protocol import tlv
 from ccidd.card.piv.slots import Slot
-from ccidd.keys.generated import signature_hash
+from ccidd.keys.generated import certificate_builder, signature_hash
 from ccidd.keys.local import LocalPrivateKey
 
 _EXTENSIONS: Final = "1.3.6.1.4.1.41482.3"
@@ -85,16 +85,8 @@ def issuer_certificate(key: LocalPrivateKey, name: str, days: int = 3650) -> x50
     """Makes the self-signed certificate of a key that signs attestations."""
     assert not isinstance(key, x25519.X25519PrivateKey)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    # A guest's clock may be somewhat behind the host's.
-    start = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(days=days))
+        certificate_builder(key.public_key(), subject, subject, dt.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, signature_hash(key))
     )

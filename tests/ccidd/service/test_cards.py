@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cards import transmit
 from ccid_protocol import tlv
-from ccid_protocol.apdu import CommandAPDU, ResponseAPDU
+from ccid_protocol.apdu import CommandAPDU
 from ccidd.card.card import Card
 from ccidd.errors import UserError
 from ccidd.keys.generated import private_key_pem
@@ -19,6 +20,7 @@ from ccidd.service.options import parse_card
 from ccidd.service.state import State
 from crash import CHEAP
 from credentials import credential, private_key
+from piv import selected, verify
 
 P_256, P_384 = KeyAlgorithm.P_256, KeyAlgorithm.P_384
 
@@ -53,21 +55,6 @@ def files(tmp_path: Path) -> Path:
         if path.is_file():
             path.chmod(0o600)
     return tmp_path
-
-
-async def transmit(card: Card, command: CommandAPDU) -> ResponseAPDU:
-    return ResponseAPDU.decode(await card.transmit(command.encode()))
-
-
-async def selected(card: Card) -> Card:
-    await card.power_on()
-    aid = bytes.fromhex("A00000030800001000")
-    assert (await transmit(card, CommandAPDU(0, 0xA4, 4, 0, aid, 256))).sw == 0x9000
-    return card
-
-
-async def verify(card: Card, pin: bytes) -> int:
-    return (await transmit(card, CommandAPDU(0, 0x20, 0, 0x80, pin.ljust(8, b"\xff")))).sw
 
 
 async def keys_on(card: Card) -> str:
@@ -150,16 +137,16 @@ async def test_what_a_card_of_files_remembers_is_found_by_its_keys(
 ) -> None:
     text = "piv,keys=@256-0,pin-file=@pin,puk-file=@puk"
     card = await selected(opened(text, files, state))
-    assert await verify(card, b"000000") == 0x63C2
+    assert await verify(card, "000000") == 0x63C2
     assert [each.name for each in state.cards()] == [None]
     assert state.pins(state.cards()[0].guid) == [0x80, 0x81]
     state.resources.close()
     with State(files / "state", cost=CHEAP) as again:
         card = await selected(opened(text, files, again))
-        assert await verify(card, b"000000") == 0x63C1
+        assert await verify(card, "000000") == 0x63C1
         other = await selected(opened("piv,keys=@256-1,pin-file=@pin", files, again))
-        assert await verify(other, b"000000") == 0x63C2
-        assert await verify(card, b"123456") == 0x9000
+        assert await verify(other, "000000") == 0x63C2
+        assert await verify(card, "123456") == 0x9000
 
 
 async def test_the_embedded_card_is_made_once(state: State) -> None:
@@ -168,14 +155,14 @@ async def test_the_embedded_card_is_made_once(state: State) -> None:
     assert embedded.load_or_make(state) == (record, None)
     assert secrets.pin not in repr(secrets)
     card = await selected(open_stored_card(record, state))
-    assert await verify(card, b"000000") == 0x63C2
-    assert await verify(card, secrets.pin.encode()) == 0x9000
+    assert await verify(card, "000000") == 0x63C2
+    assert await verify(card, secrets.pin) == 0x9000
 
 
 async def test_a_stored_card_is_opened_by_name(state: State, files: Path) -> None:
     record, _secrets = embedded.load_or_make(state)
     card = await selected(opened("piv,card=default", files, state))
-    assert await verify(card, b"000000") == 0x63C2
+    assert await verify(card, "000000") == 0x63C2
     with pytest.raises(UserError, match="the card default is being served by this process already"):
         opened("piv,card=default", files, state)
     with pytest.raises(UserError, match="is being served by this process already"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from cards import transmit
 from ccid_protocol import tlv
 from ccid_protocol.apdu import CommandAPDU, ResponseAPDU
 from ccidd.card.card import Card
@@ -43,10 +44,6 @@ def create(state: State, tmp_path: Path) -> Callable[..., None]:
         options.run(state, options)
 
     return run
-
-
-async def transmit(card: Card, command: CommandAPDU) -> ResponseAPDU:
-    return ResponseAPDU.decode(await card.transmit(command.encode()))
 
 
 async def select(card: Card, aid: str) -> int:

@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cards import transmit
 from ccid_protocol import tlv
-from ccid_protocol.apdu import CommandAPDU, ResponseAPDU
+from ccid_protocol.apdu import CommandAPDU
 from ccidd.card.application import CardError
 from ccidd.card.card import Card
 from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS
@@ -23,6 +24,7 @@ from ccidd.service.state import State
 from ccidd.service.tokenpin import TokenPin
 from crash import CHEAP
 from credentials import credential, private_key
+from piv import selected, verify
 from tokens import SoftHsm, StoredKey, nss_database
 
 RSA, P_256, P_384 = KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256, KeyAlgorithm.P_384
@@ -64,22 +66,6 @@ def files(tmp_path: Path) -> Path:
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o600)
     return tmp_path
-
-
-async def transmit(card: Card, command: CommandAPDU) -> ResponseAPDU:
-    return ResponseAPDU.decode(await card.transmit(command.encode()))
-
-
-async def selected(card: Card) -> Card:
-    await card.power_on()
-    aid = bytes.fromhex("A00000030800001000")
-    assert (await transmit(card, CommandAPDU(0, 0xA4, 4, 0, aid, 256))).sw == 0x9000
-    return card
-
-
-async def verify(card: Card, pin: str) -> int:
-    data = pin.encode().ljust(8, b"\xff")
-    return (await transmit(card, CommandAPDU(0, 0x20, 0, 0x80, data))).sw
 
 
 async def sign(card: Card, reference: int, algorithm: KeyAlgorithm) -> int:
