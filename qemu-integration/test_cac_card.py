@@ -17,7 +17,7 @@ from cac import card_memory
 from ccid_protocol.apdu import CommandAPDU
 from ccidd.card.cac.card import cac_card
 from ccidd.card.dual import dual_card
-from ccidd.card.piv.references import KeyReference, PinReference
+from ccidd.card.piv.references import KeyReference
 from ccidd.keys.generated import key_usage, self_signed_certificate
 from ccidd.keys.key import Credential, KeyAlgorithm
 from ccidd.keys.local import local_key
@@ -34,7 +34,8 @@ from harness.guest import boot_guest
 from harness.keys import check_signature
 from harness.opensc import CAC_NAME, PIV_NAME, OpenSC
 from harness.pcsc import transmit
-from memory import VolatileMemory, VolatilePin
+from memory import VolatilePin
+from piv import new_memory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -168,14 +169,7 @@ async def test_opensc_takes_a_card_that_is_both_for_a_piv_card(
         KeyReference.KEY_MANAGEMENT,
     )
     keys = dict(zip(references, KEYS, strict=False))
-    memory = VolatileMemory(
-        {
-            PinReference.GLOBAL_PIN: VolatilePin(b"not used"),
-            PinReference.APPLICATION_PIN: VolatilePin(PIN.encode()),
-            PinReference.PUK: VolatilePin(PIN.encode()),
-        }
-    )
-    card = dual_card(keys, memory)
+    card = dual_card(keys, new_memory(PIN.encode()))
     async with guest_with(card, door, image=image, qemu=qemu, workdir=tmp_path) as guest:
         opensc = OpenSC(guest)
         assert await opensc.card_name() == PIV_NAME

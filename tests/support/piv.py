@@ -150,12 +150,12 @@ def public_key(identifier: int, objects: bytes) -> PublicKey:
             return rsa.RSAPublicNumbers(exponent, modulus).public_key()
 
 
-def new_memory(*, attestation: bool = False, tries: int = 3) -> VolatileMemory:
+def new_memory(pin: bytes = PIN, *, attestation: bool = False, tries: int = 3) -> VolatileMemory:
     """The memory of a new card, with all PINs."""
     memory = VolatileMemory(
         {
             0x00: VolatilePin(GLOBAL_PIN, tries),
-            0x80: VolatilePin(PIN, tries),
+            0x80: VolatilePin(pin, tries),
             0x81: VolatilePin(PUK, tries),
         }
     )

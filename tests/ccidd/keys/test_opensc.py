@@ -134,7 +134,8 @@ async def test_a_locked_token_is_not_tried_at_the_start(
 async def test_a_card_that_was_taken_out_is_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot, kind = Slot(card()), card()
+    memory = new_memory()
+    slot, same_card = Slot(card(memory)), card(memory)
     async with served(tmp_path, monkeypatch, slot), opened() as token:
         assert await token.login(PIN) is LoginResult.OK
         await check(token)
@@ -144,7 +145,7 @@ async def test_a_card_that_was_taken_out_is_used_again(
         slot.remove()
         with pytest.raises(KeyUnavailableError):
             await check(token)
-        slot.insert(kind)
+        slot.insert(same_card)
         with trio.fail_after(60):
             while True:
                 try:

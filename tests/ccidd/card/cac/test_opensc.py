@@ -18,14 +18,15 @@ from ccidd.card.cac.simpletlv import SimpleTlv
 from ccidd.card.card import Card
 from ccidd.card.dual import dual_card
 from ccidd.card.pin import PinMemory
-from ccidd.card.piv.references import KeyReference, PinReference
+from ccidd.card.piv.references import KeyReference
 from ccidd.keys.generated import key_usage, self_signed_certificate
 from ccidd.keys.key import Credential, KeyAlgorithm
 from ccidd.keys.local import local_key
 from ccidd.reader.slot import Slot
 from credentials import private_key
-from memory import VolatileMemory, VolatilePin
+from memory import VolatilePin
 from pcscd import Pcscd, pcscd, serving
+from piv import new_memory
 
 MESSAGE = b"to be signed"
 PERSON = {"cac/0200": simpletlv.encode(SimpleTlv(0x01, b"Marie"), SimpleTlv(0x03, b"Turner"))}
@@ -144,14 +145,7 @@ async def test_opensc_takes_a_card_that_is_both_for_a_piv_card_and_can_be_told_o
         KeyReference.SIGNATURE: SIGNATURE,
         KeyReference.KEY_MANAGEMENT: ENCRYPTION,
     }
-    memory = VolatileMemory(
-        {
-            PinReference.GLOBAL_PIN: VolatilePin(b"not used"),
-            PinReference.APPLICATION_PIN: VolatilePin(PIN),
-            PinReference.PUK: VolatilePin(PIN),
-        }
-    )
-    async with opensc_with(dual_card(keys, memory), tmp_path) as opensc:
+    async with opensc_with(dual_card(keys, new_memory(PIN)), tmp_path) as opensc:
         name = await opensc.run("opensc-tool", "--name")
         assert "Personal Identity Verification Card" in name
         signature = await opensc.use("--sign", "02", "ECDSA-SHA256", MESSAGE)
