@@ -16,50 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
-from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
-
-from ccidd.keys.key import Credential
-from ccidd.keys.local import LocalPrivateKey
-
 _LIBRARY = "libcacard.so.0"
 _OK = 0
 _MAX_RESPONSE = 65538
-_TRANSPORT_PASSWORD = "transport"
-_TIMEOUT = 60
-
-
-def make_database(
-    directory: Path, keys: Sequence[tuple[LocalPrivateKey, Credential]], password: str
-) -> list[str]:
-    """Makes an NSS database, and returns the nicknames of the certificates in it."""
-    database, password_file = f"sql:{directory}", directory / "password"
-    password_file.write_text(f"{password}\n", encoding="ascii")
-    _run("certutil", "-N", "-d", database, "-f", str(password_file))
-    nicknames = []
-    for number, (key, credential) in enumerate(keys):
-        assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
-        file, nickname = directory / f"{number}.p12", f"cert{number}"
-        content = serialize_key_and_certificates(
-            nickname.encode(),
-            key,
-            credential.certificate,
-            None,
-            BestAvailableEncryption(_TRANSPORT_PASSWORD.encode()),
-        )
-        file.write_bytes(content)
-        passwords = ("-k", str(password_file), "-W", _TRANSPORT_PASSWORD)
-        _run("pk12util", "-i", str(file), "-d", database, *passwords)
-        nicknames.append(nickname)
-    return nicknames
-
-
-def _run(*arguments: str) -> None:
-    done = subprocess.run(
-        arguments, check=False, capture_output=True, text=True, timeout=_TIMEOUT, cwd="/"
-    )
-    assert done.returncode == 0, f"{arguments[0]}: {done.stdout}{done.stderr}"
 
 
 class LibcacardProcess:

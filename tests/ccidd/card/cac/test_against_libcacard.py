@@ -18,8 +18,9 @@ from ccid_protocol.apdu import CommandAPDU
 from ccidd.card.cac.card import cac_card
 from ccidd.card.emulated import EmulatedCard
 from ccidd.keys.key import KeyAlgorithm
-from credentials import credential, private_key
-from libcacard import LibcacardProcess, make_database
+from credentials import credential
+from libcacard import LibcacardProcess
+from tokens import nss_database
 
 RSA = (KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072, KeyAlgorithm.RSA_4096)
 EC = KeyAlgorithm.P_256
@@ -87,9 +88,8 @@ async def our_card(algorithms: Sequence[KeyAlgorithm] = RSA) -> EmulatedCard:
 
 def database(directory: Path, password: str) -> Path:
     """Makes a database with the certificates cert0 to cert3."""
-    keys = [(private_key(algorithm, 0), credential(algorithm)) for algorithm in (*RSA, EC)]
-    make_database(directory, keys, password)
-    return directory
+    keys = {f"cert{number}": (algorithm, 0) for number, algorithm in enumerate((*RSA, EC))}
+    return nss_database(directory / "database", keys, password)
 
 
 @pytest.fixture(scope="module")
