@@ -29,7 +29,12 @@ from ccidd.service.certificates import authority, parse_subject
 from ccidd.service.log import configure_log
 from ccidd.service.newcard import Blank, IssuedBy, make_card
 from ccidd.service.parser import OneLineParser, add_state_options, open_state, path, state_directory
-from ccidd.service.pincodes import parse_management_key, random_pin, random_puk
+from ccidd.service.pincodes import (
+    MANAGEMENT_ALGORITHMS,
+    parse_management_key,
+    random_pin,
+    random_puk,
+)
 from ccidd.service.secretinput import add_secret_options, confirm, given_secret, is_given
 from ccidd.service.state import State
 from ccidd.service.state.memory import destroy
@@ -147,9 +152,7 @@ def _add_create(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
     )
     add_secret_options(create, "pin", "the PIN, instead of a random one,")
     add_secret_options(create, "puk", "the PUK, instead of a random one,")
-    add_secret_options(
-        create, "management-key", "the administration key of a PIV card, instead of a random one,"
-    )
+    _add_management_key_options(create, "the administration key of a PIV card")
 
 
 def _add_import(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
@@ -212,7 +215,17 @@ def _add_management_key_command(
         _reset_management_key,
         "set a new administration key; a random one is shown",
     )
-    add_secret_options(resetting, "management-key", "the key, instead of a random one,")
+    _add_management_key_options(resetting, "the key")
+
+
+def _add_management_key_options(command: OneLineParser, what: str) -> None:
+    add_secret_options(command, "management-key", f"{what}, instead of a random one,")
+    command.add_argument(
+        "--management-key-algorithm",
+        choices=MANAGEMENT_ALGORITHMS,
+        default="AES-192",
+        help="what it is for; older provisioning tools know 3DES alone (default: AES-192)",
+    )
 
 
 def _add_export(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
@@ -272,8 +285,11 @@ def _create(state: State, options: argparse.Namespace) -> None:
 
 
 def _management_key(options: argparse.Namespace) -> ManagementKey:
+    algorithm = MANAGEMENT_ALGORITHMS[options.management_key_algorithm]
     given = given_secret(options, "management-key")
-    return ManagementKey.generate() if given is None else parse_management_key(given)
+    if given is None:
+        return ManagementKey.generate(algorithm)
+    return parse_management_key(given, algorithm)
 
 
 def _reset_management_key(state: State, options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ Source: NIST SP 800-73-4, part 2, 2.4.3. CAC has the same.
 
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Final
 
 from ccidd.card.piv.management_key import ManagementAlgorithm, ManagementKey
@@ -15,6 +16,14 @@ _WIRE_SIZE: Final = 8
 _PADDING: Final = b"\xff"
 _PIN: Final = re.compile(rb"[0-9]{6,8}")
 _PUK: Final = re.compile(rb"[\x21-\x7e]{8}")
+
+MANAGEMENT_ALGORITHMS: Final[Mapping[str, ManagementAlgorithm]] = {
+    "3DES": ManagementAlgorithm.TDES,
+    "AES-128": ManagementAlgorithm.AES_128,
+    "AES-192": ManagementAlgorithm.AES_192,
+    "AES-256": ManagementAlgorithm.AES_256,
+}
+"""The algorithms of administration keys, by their names."""
 
 
 def random_pin() -> str:
@@ -57,21 +66,17 @@ def puk_on_wire(puk: bytes, where: object) -> bytes:
     return puk
 
 
-def parse_management_key(text: bytes) -> ManagementKey:
-    """Reads an administration key: hexadecimal digits, of AES-128, -192 or -256.
+def parse_management_key(text: bytes, algorithm: ManagementAlgorithm) -> ManagementKey:
+    """Reads an administration key, in hexadecimal digits.
 
     Raises:
-        UserError: It is none.
+        UserError: It is none for the algorithm.
     """
-    algorithms = {
-        algorithm.key_size: algorithm
-        for algorithm in ManagementAlgorithm
-        if algorithm is not ManagementAlgorithm.TDES
-    }
     try:
-        key = bytes.fromhex(text.decode("ascii"))
-        return ManagementKey(algorithms[len(key)], key)
-    except (ValueError, KeyError) as error:
+        return ManagementKey(algorithm, bytes.fromhex(text.decode("ascii")))
+    except ValueError as error:
+        name = next(name for name, each in MANAGEMENT_ALGORITHMS.items() if each is algorithm)
         raise UserError(
-            "an administration key has 32, 48 or 64 hexadecimal digits, and nothing else"
+            f"an administration key for {name} has {2 * algorithm.key_size} hexadecimal digits, and"
+            " nothing else; --management-key-algorithm chooses another algorithm"
         ) from error

@@ -2,7 +2,14 @@
 import pytest
 
 from ccidd.errors import UserError
-from ccidd.service.pincodes import pin_on_wire, puk_on_wire, random_pin, random_puk
+from ccidd.service.pincodes import (
+    MANAGEMENT_ALGORITHMS,
+    parse_management_key,
+    pin_on_wire,
+    puk_on_wire,
+    random_pin,
+    random_puk,
+)
 
 
 def test_a_pin_is_filled_up() -> None:
@@ -33,3 +40,15 @@ def test_random_ones_will_do() -> None:
         assert len(pin_on_wire(pin.encode(), "").rstrip(b"\xff")) == 6
     for puk in puks:
         assert puk_on_wire(puk.encode(), "").isdigit()
+
+
+@pytest.mark.parametrize(("name", "digits"), [("3DES", 48), ("AES-128", 32), ("AES-256", 64)])
+def test_an_administration_key_is_of_the_size_that_its_algorithm_has(
+    name: str, digits: int
+) -> None:
+    algorithm = MANAGEMENT_ALGORITHMS[name]
+    key = parse_management_key(b"aB" * (digits // 2), algorithm)
+    assert (key.algorithm, key.key.hex()) == (algorithm, "ab" * (digits // 2))
+    for wrong in (b"", b"ab", b"ab" * 33, b"x" * digits, b"\xff" * digits):
+        with pytest.raises(UserError, match=f"for {name} has {digits} hexadecimal digits"):
+            parse_management_key(wrong, algorithm)

@@ -107,6 +107,9 @@ def test_the_administration_key_is_reset(
 
     (shown,) = re.findall(r"^admin ([0-9a-f]{48})$", reset(), re.MULTILINE)
     assert shown != MANAGEMENT_KEY
+    assert re.search(
+        r"^admin [0-9a-f]{64}$", reset("--management-key-algorithm=AES-256"), re.MULTILINE
+    )
     assert MANAGEMENT_KEY not in reset(f"--management-key-file={tmp_path}/admin", "--json")
     card = open_card(parse_card("piv,card=alice"), state)
 
@@ -168,6 +171,6 @@ def test_what_is_no_administration_key(
 ) -> None:
     for content in ("00", "0f" * 23, "xx" * 24, "0f" * 24 + "0"):
         (tmp_path / "admin").write_text(content)
-        with pytest.raises(UserError, match="32, 48 or 64 hexadecimal digits"):
+        with pytest.raises(UserError, match="AES-192 has 48 hexadecimal digits"):
             create("--empty")
     assert state.cards() == []
