@@ -44,7 +44,7 @@ class CcidReader:
         pins: PinSource | None = None,
     ) -> None:
         assert len(slots) == profile.slots
-        self._profile = profile
+        self._max_busy_slots = profile.class_descriptor().max_busy_slots
         self._respond = respond
         self._slots = []
         for index, slot in enumerate(slots):
@@ -65,8 +65,8 @@ class CcidReader:
             self._respond(failure(command, IccStatus.ABSENT, Offset.SLOT))
             return
         busy = sum(slot.is_busy for slot in self._slots)
-        most = self._profile.class_descriptor().max_busy_slots
-        self._slots[command.slot].submit(command, reader_is_busy=busy >= most)
+        is_busy = busy >= self._max_busy_slots
+        self._slots[command.slot].submit(command, reader_is_busy=is_busy)
 
     def abort(self, slot: int, seq: int) -> bool:
         """Takes the control request ABORT; False if there is no such slot."""

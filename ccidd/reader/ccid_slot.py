@@ -114,6 +114,8 @@ class CcidSlot:
         # The command that is carried out, and what ends it.
         self._running: _Slow | None = None
         self._scope = trio.CancelScope()
+        self._began = trio.Event()
+        self._extension_is_due = 0.0
         self._idle = trio.Event()
         self._idle.set()
         # The halves of an abort.
@@ -140,6 +142,7 @@ class CcidSlot:
     async def run(self) -> None:
         """Carries out commands and follows the card, until it is cancelled."""
         async with trio.open_nursery() as self._tasks:
+            self._tasks.start_soon(self._extend_times)
             if self._running is not None:
                 self._tasks.start_soon(self._carry_out, self._running, self._scope)
             await self._follow()
@@ -272,6 +275,8 @@ class CcidSlot:
 
     def _start(self, command: _Slow) -> None:
         self._running = command
+        self._extension_is_due = trio.current_time() + TIME_EXTENSION_INTERVAL
+        self._began.set()
         self._idle = trio.Event()
         self._scope = trio.CancelScope()
         # A host may be there before the reader runs.
@@ -297,38 +302,41 @@ class CcidSlot:
             self._respond(response)
 
     async def _outcome(self, command: _Slow) -> Response:
-        async with trio.open_nursery() as nursery:
-            if not isinstance(command, IccPowerOn):
-                # libccid would take a time extension for an ATR of no bytes.
-                nursery.start_soon(self._extend_time, command)
-            try:
-                response = await self._do(command)
-            except BadFieldError as error:
-                response = failure(command, self.status, error.offset)
-            except SlotFailure as error:
-                response = failure(command, self.status, error.error)
-            except Exception:
-                # A fault of the card must look like one to the host, and nothing else may suffer.
-                log.exception("card_fault", slot=command.slot)
-                response = failure(command, self.status, SlotError.HW_ERROR)
-                self.hardware_error = HardwareError(command.slot, command.seq)
-                self._announce()
-            nursery.cancel_scope.cancel()
-        return response
+        try:
+            return await self._do(command)
+        except BadFieldError as error:
+            return failure(command, self.status, error.offset)
+        except SlotFailure as error:
+            return failure(command, self.status, error.error)
+        except Exception:
+            # A fault of the card must look like one to the host, and nothing else may suffer.
+            log.exception("card_fault", slot=command.slot)
+            self.hardware_error = HardwareError(command.slot, command.seq)
+            self._announce()
+            return failure(command, self.status, SlotError.HW_ERROR)
 
-    async def _extend_time(self, command: _Slow) -> None:
-        kind = response_type(command.message_type)
+    async def _extend_times(self) -> None:
+        """Tells the host to wait on, for as long as a command runs.
+
+        One task does it for all commands, and sleeps through those that are short.
+        """
         while True:
-            await trio.sleep(TIME_EXTENSION_INTERVAL)
-            self._send(
-                kind(
-                    command.slot,
-                    command.seq,
-                    IccStatus.ACTIVE,
-                    command_status=CommandStatus.TIME_EXTENSION,
-                    error=1,
-                )
-            )
+            await self._began.wait()
+            while (command := self._running) is not None:
+                if trio.current_time() < self._extension_is_due:
+                    await trio.sleep_until(self._extension_is_due)
+                    continue
+                self._extension_is_due += TIME_EXTENSION_INTERVAL
+                if not isinstance(command, IccPowerOn):
+                    # libccid would take that for an ATR of no bytes.
+                    self._extend_time(command)
+            self._began = trio.Event()
+
+    def _extend_time(self, command: _Slow) -> None:
+        kind = response_type(command.message_type)
+        status = CommandStatus.TIME_EXTENSION
+        slot, seq = command.slot, command.seq
+        self._send(kind(slot, seq, IccStatus.ACTIVE, command_status=status, error=1))
 
     async def _do(self, command: _Slow) -> Response:
         match command:

@@ -172,8 +172,12 @@ class ShortApduExchange(Exchange):
     def __init__(self, card: Card) -> None:
         self._card = ShortResponses(card, longest=MAX_SHORT_RESPONSE)
 
-    async def transfer(self, data: bytes, _level: int, /) -> tuple[bytes, int]:
-        """See `Exchange.transfer`; the level parameter is RFU."""
+    async def transfer(self, data: bytes, level: int, /) -> tuple[bytes, int]:
+        """See `Exchange.transfer`; the level parameter is RFU, and 0."""
+        if level:
+            # scdaemon cuts what is too long for a message into pieces here too. A card must not
+            # take a piece for a command.
+            raise BadFieldError(Offset.LEVEL_PARAMETER)
         return await self._card.transmit(data), ChainParameter.WHOLE
 
     async def transfer_secure(self, command: bytes, _prologue: bytes) -> bytes:

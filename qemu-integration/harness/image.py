@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = (
     "busybox-static",  # the initial RAM disk
+    "gpg",  # gpg --card-status; gpgconf and gpg-agent come with it and scdaemon
     "kmod",  # modprobe
     "libccid",  # the driver under test
     "linux-image-amd64",  # the cloud kernel has no USB
@@ -30,6 +31,7 @@ _PACKAGES = (
     "python3",  # the agent
     "python3-pyscard",  # APDUs as they are, without a card driver
     "python3-usb",  # USB requests as they are, without a CCID driver
+    "scdaemon",  # a CCID driver that is not libccid
     "udev",  # pcscd's hotplug
 )
 _KERNEL_PARTS = (

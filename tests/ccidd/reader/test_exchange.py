@@ -108,9 +108,16 @@ async def test_a_command_of_the_longest_length_passes_and_one_more_byte_does_not
 # Short APDUs.
 
 
-async def test_short_apdus_have_no_level(autojump_clock: trio.testing.MockClock) -> None:
-    exchange = ShortApduExchange(echo_card())
-    assert await exchange.transfer(apdu(2), 3) == (b"\x90\0", ChainParameter.WHOLE)
+@pytest.mark.parametrize("level", [0x0001, 0x0002, 0x0003, 0x0010, 0xFFFF])
+async def test_a_piece_never_reaches_a_card_as_a_short_apdu(
+    level: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def fail(command: bytes) -> bytes:
+        raise AssertionError(command.hex())
+
+    with pytest.raises(BadFieldError) as caught:
+        await ShortApduExchange(ScriptedCard(fail)).transfer(apdu(2), level)
+    assert caught.value.offset == Offset.LEVEL_PARAMETER
 
 
 # TPDUs.
