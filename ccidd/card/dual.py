@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from ccid_protocol import tlv
-from ccid_protocol.atr import ATR, InterfaceBytes
+from ccid_protocol.atr import ATR
 from ccid_protocol.errors import RemoteProtocolError
 from ccidd.card.cac.capabilities import pki_card_urls
 from ccidd.card.cac.card import cac_applets, stored_contents
@@ -26,6 +26,7 @@ from ccidd.card.emulated import Conventions, EmulatedCard
 from ccidd.card.memory import CardMemory
 from ccidd.card.pin import Pin, PinMemory
 from ccidd.card.piv.application import PivApplication
+from ccidd.card.piv.card import HISTORICAL_BYTES, INTERFACE
 from ccidd.card.piv.identity import Identity
 from ccidd.card.piv.objects import DataObjects
 from ccidd.card.piv.options import PivOptions
@@ -36,13 +37,7 @@ from ccidd.keys.key import Credential
 
 # As on a PIV card: category 80 (compact TLV), and tag F with the AID of PIV. Tag 6 (pre-issuing
 # data) makes the ATR another one, because Windows keeps by it what it has learnt of a card.
-_HISTORICAL_BYTES: Final = bytes.fromhex("80F9A00000030800001000") + b"\x62CA"
-
-_INTERFACE: Final = (
-    InterfaceBytes(ta=0x11, protocol=0),
-    InterfaceBytes(protocol=1),
-    InterfaceBytes(ta=0xFE, tb=0x45),
-)
+_HISTORICAL_BYTES: Final = HISTORICAL_BYTES + b"\x62CA"
 
 # A certificate container (SP 800-73-4, part 1, table 10).
 _CERTIFICATE: Final = 0x70
@@ -179,7 +174,7 @@ def dual_card(
     chip = ChipIdentity.of(identity.guid.bytes)
     applets = cac_applets(keys.credentials, chip, stored_contents(memory), pin)
     return EmulatedCard(
-        ATR(_HISTORICAL_BYTES, _INTERFACE),
+        ATR(_HISTORICAL_BYTES, INTERFACE),
         [piv, *applets],
         # As on a PIV card.
         conventions=Conventions(data_without_le=vendor_extensions),

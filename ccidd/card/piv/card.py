@@ -12,17 +12,21 @@ from ccidd.card.piv.options import PivOptions
 from ccidd.card.piv.references import KeyReference
 from ccidd.keys.key import Credential
 
-# ISO/IEC 7816-4:2013, 12.1.1: category 80 (compact TLV), and tag F, length 9 with the AID of PIV,
-# by which OpenSC knows a PIV card without trying.
-_HISTORICAL_BYTES: Final = bytes.fromhex("80F9A00000030800001000")
+HISTORICAL_BYTES: Final = bytes.fromhex("80F9A00000030800001000")
+"""ISO/IEC 7816-4:2013, 12.1.1: category 80 (compact TLV), and tag F, length 9 with the AID of PIV.
 
-# T=0 and T=1 at the default speed; T=1 with an IFSC of 254 bytes and BWI 4, CWI 5. TA1 stands only
-# to keep the ATR from starting 3B 8x 80 01, which marks a contactless card.
-_INTERFACE: Final = (
+By it OpenSC knows a PIV card without trying.
+"""
+
+INTERFACE: Final = (
     InterfaceBytes(ta=0x11, protocol=0),
     InterfaceBytes(protocol=1),
     InterfaceBytes(ta=0xFE, tb=0x45),
 )
+"""T=0 and T=1 at the default speed; T=1 with an IFSC of 254 bytes and BWI 4, CWI 5.
+
+TA1 stands only to keep the ATR from starting 3B 8x 80 01, which marks a contactless card.
+"""
 
 
 def piv_card(
@@ -47,7 +51,7 @@ def piv_card(
     options = PivOptions(vendor_extensions=vendor_extensions, legacy_rsa=legacy_rsa)
     application = PivApplication(credentials, memory, options)
     return EmulatedCard(
-        ATR(_HISTORICAL_BYTES, _INTERFACE),
+        ATR(HISTORICAL_BYTES, INTERFACE),
         [application],
         # The tools for the extensions leave Le away: their own cards do not know T=0.
         conventions=Conventions(data_without_le=vendor_extensions),
