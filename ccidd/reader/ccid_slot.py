@@ -403,8 +403,7 @@ class CcidSlot:
 
         Before the reader runs no card has had power.
         """
-        if self._tasks is not None:
-            insertion.contacts.cut_power()
+        if self._tasks is not None and insertion.contacts.cut_power():
             self._tasks.start_soon(_settle, insertion.contacts)
 
     # The card comes and goes.

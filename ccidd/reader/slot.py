@@ -26,9 +26,15 @@ class Contacts(Card):
         self._has_power = False
         self._power_is_cut = False
 
-    def cut_power(self) -> None:
-        """Has the card powered off before all that comes next; `settle` does it soon."""
+    def cut_power(self) -> bool:
+        """Has the card powered off before all that comes next.
+
+        Returns:
+            Whether `settle` is yet to be called for it, to do it soon.
+        """
+        is_news = self._has_power and not self._power_is_cut
         self._power_is_cut = self._has_power
+        return is_news
 
     async def settle(self) -> None:
         """Powers the card off if its power was cut."""

@@ -206,6 +206,8 @@ class _Connection:
         """Unplugs the device, and gives what is written before time to arrive."""
         if self._connection.is_connected:
             self._send(DeviceDisconnect())
+            # What waits is forgotten with the device.
+            self._reads.clear()
         with trio.move_on_after(DISCONNECT_TIMEOUT):
             await self._until(lambda: not (self._unsent or self._sending))
 

@@ -67,6 +67,19 @@ class SlowCard(ScriptedCard):
         return b"\x90\x00"
 
 
+class StubbornCard(ScriptedCard):
+    """Works for 3 seconds even where it is cancelled, as work in a thread does."""
+
+    def __init__(self) -> None:
+        super().__init__(self._work)
+
+    @staticmethod
+    async def _work(command: bytes) -> bytes:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3)
+        return b"\x90\x00"
+
+
 class DualCard(ScriptedCard):
     """An echo card with T=0 and T=1."""
 
@@ -623,19 +636,7 @@ async def test_a_host_that_begins_anew_has_no_half_abort_left(
 async def test_a_card_that_cannot_be_stopped_is_waited_for_by_its_next_command_alone(
     start: Start, level: Level, autojump_clock: trio.testing.MockClock
 ) -> None:
-    class Stubborn(ScriptedCard):
-        """Goes on for 3 seconds, as work in a thread does."""
-
-        def __init__(self) -> None:
-            super().__init__(self._work)
-
-        @staticmethod
-        async def _work(command: bytes) -> bytes:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(3)
-            return b"\x90\x00"
-
-    card = Stubborn()
+    card = StubbornCard()
     host = await start(card, level=level)
     await host.power_on()
     started = trio.current_time()
@@ -654,6 +655,27 @@ async def test_a_card_that_cannot_be_stopped_is_waited_for_by_its_next_command_a
     await trio.testing.wait_all_tasks_blocked()
     await host.power_on()
     assert card.history == ["on", "off", "on"]
+
+
+async def test_resets_do_not_pile_up_behind_a_card_that_cannot_be_stopped(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    card = StubbornCard()
+    host = await start(card)
+    await host.power_on()
+    host.send(XfrBlock, apdu(2))
+    await trio.testing.wait_all_tasks_blocked()
+    before = trio.lowlevel.current_statistics().tasks_living
+    for _ in range(100):
+        host.reader.reset()
+    assert trio.lowlevel.current_statistics().tasks_living <= before + 1
+    await trio.sleep(4)
+    assert card.history == ["on", "off"]
+    # The power is cut again where it is there again.
+    await host.power_on()
+    host.reader.reset()
+    await trio.testing.wait_all_tasks_blocked()
+    assert card.history == ["on", "off", "on", "off"]
 
 
 # Cards that come and go.

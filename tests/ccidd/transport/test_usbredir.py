@@ -198,6 +198,36 @@ async def test_unplugging_disconnects_the_device_and_ends_the_connection(
     assert bench.spoke == [True]
 
 
+async def test_a_read_that_waits_is_not_answered_when_the_reader_has_gone(
+    plug: Plug, held: trio.Event, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench = await plug(held_card(held))
+    ours, theirs = trio.testing.memory_stream_pair()
+    peer = UsbredirPeer(theirs)
+    nursery.start_soon(bench._serve, ours)
+    nursery.start_soon(peer.run)
+    await peer.configure()
+    await ask(peer, IccPowerOn(0, 1))
+    await peer.bulk_out(ccid.encode(XfrBlock(0, 2, bytes(4))))
+    await peer.read()
+    await trio.testing.wait_all_tasks_blocked()
+    arrive = ours.send_stream.send_all_hook
+    assert arrive is not None
+
+    async def arrive_late() -> None:
+        await trio.sleep(0.5)
+        await arrive()
+
+    ours.send_stream.send_all_hook = arrive_late
+    bench.slots[0].unplug()
+    # While that is on its way, the card answers.
+    held.set()
+    await peer.expect(DeviceDisconnect)
+    await peer.until(lambda: peer.closed)
+    assert peer.nothing_came()
+    assert bench.spoke == [True]
+
+
 # Configurations and settings.
 
 
