@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A PIN: what is remembered of it, and whether it has been verified.
 
-Source: ISO/IEC 7816-4:2013, 11.5.6 (VERIFY). A try is spent, durably, before the PIN is compared,
-so that whoever cuts the power in between has lost it.
+Source: ISO/IEC 7816-4:2013, 11.5.6 (VERIFY).
 """
 
 from abc import ABC, abstractmethod
+from typing import Final
 
 import trio
 
@@ -21,20 +21,36 @@ class PinMemory(ABC):
         """Tells how many wrong tries the PIN still stands; 0 means that it is blocked."""
 
     @abstractmethod
-    async def spend_try(self) -> bool:
-        """Takes one try, durable before this returns.
+    async def max_tries(self) -> int:
+        """Tells how many wrong tries in a row block the PIN, 1 to 15."""
+
+    @abstractmethod
+    async def compare(self, candidate: bytes) -> bool:
+        """Compares, at the price of a try that a match gives back.
+
+        The try is spent, durably, before the comparison, so that whoever cuts the power in between
+        has lost it. The comparison takes a time that does not tell how much of the candidate is
+        right. The caller does not cancel it.
 
         Returns:
-            False, with nothing changed, if there was none left.
+            Whether it was the PIN; False without a comparison if no try was left.
         """
 
     @abstractmethod
-    async def restore_tries(self) -> None:
-        """Gives all tries back, durable before this returns."""
+    async def change(self, new: bytes) -> None:
+        """Sets the PIN and gives all tries back, durable before this returns.
+
+        Args:
+            new: the PIN as it is on the wire.
+        """
 
     @abstractmethod
-    async def matches(self, candidate: bytes) -> bool:
-        """Compares in a time that does not tell how much of the candidate is right."""
+    async def set_max_tries(self, count: int) -> None:
+        """Sets how many wrong tries block the PIN, and gives them all, durable before this returns.
+
+        Args:
+            count: 1 to 15.
+        """
 
 
 class Pin:
@@ -45,7 +61,7 @@ class Pin:
     """
 
     def __init__(self, memory: PinMemory) -> None:
-        self._memory = memory
+        self.memory: Final = memory
         self.verified = False
 
     async def verify(self, candidate: bytes) -> None:
@@ -57,11 +73,12 @@ class Pin:
         self.verified = False
         # A host that goes away in between must not cost the holder of the right PIN a try.
         with trio.CancelScope(shield=True):
-            if not await self._memory.spend_try():
-                raise CardError(StatusWord.AUTHENTICATION_METHOD_BLOCKED)
-            if not await self._memory.matches(candidate):
-                raise CardError(tries_left(await self._memory.tries_left()))
-            await self._memory.restore_tries()
+            blocked = not await self.memory.tries_left()
+            if not await self.memory.compare(candidate):
+                left = 0 if blocked else await self.memory.tries_left()
+                raise CardError(
+                    StatusWord.AUTHENTICATION_METHOD_BLOCKED if blocked else tries_left(left)
+                )
             self.verified = True
 
     async def check_status(self) -> None:
@@ -72,7 +89,7 @@ class Pin:
         """
         if self.verified:
             return
-        left = await self._memory.tries_left()
+        left = await self.memory.tries_left()
         raise CardError(tries_left(left) if left else StatusWord.AUTHENTICATION_METHOD_BLOCKED)
 
     def end(self) -> None:

@@ -1,29 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Private keys that ccidd holds in its own memory.
 
-Operations run in worker threads, as many at a time as there are processors.
+Operations run in worker threads, as many at a time as there are processors. They are pure
+computation with nothing to clean up, so a cancelled caller leaves its thread to itself
+(`abandon_on_cancel`); the thread keeps its place in the limiter until it ends.
 """
 
 import os
 import secrets
+from collections.abc import Callable
 from functools import cache, partial
-from typing import Final, TypeAlias
+from typing import TypeAlias, TypeVar
 
 import gmpy2
 import trio
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
-from ccidd.keys.key import EcKey, InvalidInputError, RsaKey, algorithm_of
+from ccidd.keys.key import EcKey, Ed25519Key, PrivateKey, RsaKey, X25519Key, algorithm_of
 
-LocalPrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+LocalPrivateKey: TypeAlias = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | x25519.X25519PrivateKey
+)
 
-# ECDSA takes a hash as a number, so any hash can be brought to the size of one of these.
-_HASH_OF_FIELD_SIZE: Final[dict[int, hashes.HashAlgorithm]] = {
-    32: hashes.SHA256(),
-    48: hashes.SHA384(),
-}
+_T = TypeVar("_T")
 
 
 @cache
@@ -31,7 +33,12 @@ def _processors() -> trio.CapacityLimiter:
     return trio.CapacityLimiter(os.cpu_count() or 1)
 
 
-def local_key(key: object) -> "LocalRsaKey | LocalEcKey":
+async def compute(operation: Callable[[], _T]) -> _T:
+    """Does a pure computation in a worker thread, which a cancelled caller does not wait for."""
+    return await trio.to_thread.run_sync(operation, abandon_on_cancel=True, limiter=_processors())
+
+
+def local_key(key: object) -> "LocalRsaKey | LocalEcKey | LocalEd25519Key | LocalX25519Key":
     """Wraps a private key of `cryptography`.
 
     Raises:
@@ -42,9 +49,19 @@ def local_key(key: object) -> "LocalRsaKey | LocalEcKey":
             return LocalRsaKey(key)
         case ec.EllipticCurvePrivateKey():
             return LocalEcKey(key)
+        case ed25519.Ed25519PrivateKey():
+            return LocalEd25519Key(key)
+        case x25519.X25519PrivateKey():
+            return LocalX25519Key(key)
         case _:
             algorithm_of(key)
             raise AssertionError("algorithm_of refuses what is not matched above")
+
+
+def private_key_of(key: PrivateKey) -> LocalPrivateKey:
+    """Gives what `local_key` has wrapped, for it to be stored."""
+    assert isinstance(key, LocalRsaKey | LocalEcKey | LocalEd25519Key | LocalX25519Key)
+    return key._key  # noqa: SLF001 (a key leaves its wrapper only here)
 
 
 class LocalRsaKey(RsaKey):
@@ -53,18 +70,13 @@ class LocalRsaKey(RsaKey):
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
         super().__init__(key.public_key())
         self._key = key
-        self._size = key.key_size // 8
 
     async def decrypt_block(self, block: bytes) -> bytes:
         """See `RsaKey.decrypt_block`."""
-        if len(block) != self._size:
-            raise InvalidInputError(f"a block of {len(block)} bytes for a key of {self._size}")
-        number = int.from_bytes(block)
-        if number >= self._key.public_key().public_numbers().n:
-            raise InvalidInputError("a block that is not below the modulus")
+        number = self.check_block(block)
         operation = partial(_private_operation, self._key.private_numbers(), number)
-        result = await trio.to_thread.run_sync(operation, limiter=_processors())
-        return result.to_bytes(self._size)
+        result = await compute(operation)
+        return result.to_bytes(len(block))
 
 
 def _private_operation(key: rsa.RSAPrivateNumbers, number: int) -> int:
@@ -93,23 +105,36 @@ class LocalEcKey(EcKey):
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         super().__init__(key.public_key())
         self._key = key
-        self._size = key.key_size // 8
 
     async def sign_hash(self, digest: bytes) -> bytes:
         """See `EcKey.sign_hash`."""
-        if not 1 <= len(digest) <= self._size:
-            raise InvalidInputError(f"a hash of {len(digest)} bytes for a key of {self._size}")
-        algorithm = ec.ECDSA(Prehashed(_HASH_OF_FIELD_SIZE[self._size]))
-        operation = partial(self._key.sign, digest.rjust(self._size, b"\0"), algorithm)
-        return await trio.to_thread.run_sync(operation, limiter=_processors())
+        operation = partial(self._key.sign, self.padded_hash(digest), self.signature_algorithm())
+        return await compute(operation)
 
     async def agree(self, point: bytes) -> bytes:
         """See `EcKey.agree`."""
-        if len(point) != 1 + 2 * self._size:
-            raise InvalidInputError(f"a point of {len(point)} bytes")
-        try:
-            peer = ec.EllipticCurvePublicKey.from_encoded_point(self._key.curve, point)
-        except ValueError as error:
-            raise InvalidInputError("bytes that are no point of the curve") from error
-        operation = partial(self._key.exchange, ec.ECDH(), peer)
-        return await trio.to_thread.run_sync(operation, limiter=_processors())
+        return await compute(partial(self._key.exchange, ec.ECDH(), self.peer(point)))
+
+
+class LocalEd25519Key(Ed25519Key):
+    """An Ed25519 key in memory."""
+
+    def __init__(self, key: ed25519.Ed25519PrivateKey) -> None:
+        super().__init__(key.public_key())
+        self._key = key
+
+    async def sign_message(self, message: bytes) -> bytes:
+        """See `Ed25519Key.sign_message`; messages of any length are taken."""
+        return await compute(partial(self._key.sign, message))
+
+
+class LocalX25519Key(X25519Key):
+    """An X25519 key in memory."""
+
+    def __init__(self, key: x25519.X25519PrivateKey) -> None:
+        super().__init__(key.public_key())
+        self._key = key
+
+    async def agree(self, public: bytes) -> bytes:
+        """See `X25519Key.agree`."""
+        return await compute(partial(self._key.exchange, self.peer(public)))

@@ -1,73 +1,85 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the cards that the command line asks for."""
+"""Opens the cards that the command line asks for."""
 
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
+from collections.abc import Collection, Iterator, Mapping
 
 import structlog
 
 from ccidd.card.card import Card
-from ccidd.card.piv.card import piv_card
-from ccidd.card.piv.objects import guid_of
-from ccidd.card.piv.references import KeyReference, PinReference
+from ccidd.card.piv.contents import guid_of
 from ccidd.errors import UserError
-from ccidd.keys.files import load_credentials, parse_pem, read_secret
-from ccidd.keys.key import Credential
+from ccidd.service.cardkeys import keys_in
+from ccidd.service.cardtypes import CARD_TYPES, PUK, CardType
+from ccidd.service.keysources import KeySources, pins_from_files
 from ccidd.service.options import CardOptions
-from ccidd.service.state import State, StoredCard, StoredPin
+from ccidd.service.pincodes import pin_on_wire, puk_on_wire
+from ccidd.service.state import CardRecord, State, StoredMemory
+from ccidd.service.state.memory import apply_pin_file
+from ccidd.service.tokenpin import TokenPin
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_PIN: Final = re.compile(rb"[0-9]{6,8}")
-_PIN_SIZE: Final = 8
 
-
-def card_from_options(options: CardOptions, state: State) -> Card:
-    """Makes the card that a `--card` describes.
+def open_card(options: CardOptions, state: State) -> Card:
+    """Opens the card that a `--card` describes.
 
     Raises:
-        UserError: One of its files cannot be used.
+        UserError: There is no such card, another process serves it, or a file cannot be used.
     """
-    password_file = options.one("password-file")
-    password = read_secret(Path(password_file)) if password_file else None
-    credentials = [
-        credential
-        for file in options.values["keys"]
-        for credential in load_credentials(Path(file), password)
-    ]
-    if len(credentials) > len(KeyReference):
+    name = options.one("card")
+    if name is None:
+        return _open_configured_card(options, state)
+    record = state.card(name)
+    if record.type != options.type:
         raise UserError(
-            f"--card={options.type}: {len(credentials)} keys, but a card has {len(KeyReference)}"
+            f"--card={options.type}: the card {name} is {record.type}; use --card={record.type},…"
         )
-    if len({credential.key.subject_public_key_info() for credential in credentials}) < len(
-        credentials
-    ):
-        raise UserError(f"--card={options.type}: the same key is there twice")
-    pin_file = options.values["pin-file"][0]
-    pin = read_secret(Path(pin_file))
-    if not _PIN.fullmatch(pin):
-        raise UserError(f"{pin_file}: a PIN has 6 to 8 digits and nothing else")
-    return _piv_card(dict(zip(KeyReference, credentials, strict=False)), pin, state)
+    return open_stored_card(record, state, options.switches)
 
 
-def card_from_state(stored: StoredCard, state: State) -> Card:
-    """Makes a card that is kept in the state directory."""
-    return _piv_card(stored_credentials(stored), stored.pin.encode(), state)
+def open_stored_card(
+    record: CardRecord, state: State, switches: Collection[str] = frozenset()
+) -> Card:
+    """Opens a card that is kept in the state directory.
 
-
-def stored_credentials(stored: StoredCard) -> dict[KeyReference, Credential]:
-    """Gives the keys of a stored card by their references."""
-    return {
-        KeyReference(key.reference): parse_pem(key.private_key + key.certificate, None)[0]
-        for key in stored.keys
+    Raises:
+        UserError: Another process serves it, or what is stored is damaged.
+    """
+    kind = CARD_TYPES[record.type]
+    memory = StoredMemory(state, record)
+    credentials = {
+        key.reference: key.credential
+        for key in keys_in(memory.contents)
+        if kind.is_given_keys and key.credential is not None
     }
+    log.info("card_opened", guid=record.guid, name=record.name)
+    return kind.make(credentials, memory, switches)
 
 
-def _piv_card(credentials: Mapping[KeyReference, Credential], pin: bytes, state: State) -> Card:
-    guid = str(guid_of(credentials.values()))
+def _open_configured_card(options: CardOptions, state: State) -> Card:
+    """Opens a card whose keys are kept elsewhere; what it remembers is found by its GUID."""
+    kind = CARD_TYPES[options.type]
+    sources = KeySources(options, kind, state)
+    keys = sources.keys()
+    wire_pins = dict(_on_wire(pins_from_files(options), kind))
+    # Before anything is remembered of the card: is all the rest in order?
+    if kind.pin in wire_pins:
+        sources.log_in()
+    elif not all(token.needs_login for token in keys.tokens):
+        name = next(token.name for token in keys.tokens if not token.needs_login)
+        raise UserError(f"--card={options.type}: {name} has no PIN; give the card one (pin-file=)")
+    guid = str(guid_of(keys.placed.values()))
+    state.note_card(guid, options.type)
+    pins = {} if kind.pin in wire_pins else {kind.pin: TokenPin(state, guid, kind.pin, keys.tokens)}
+    memory = StoredMemory(state, state.card(guid), pins)
+    for reference, pin in wire_pins.items():
+        apply_pin_file(state, guid, reference, pin)
     log.info("card_opened", guid=guid)
-    # SP 800-73-4, part 2, 2.4.3: a PIN on the wire is filled up with FF.
-    padded = pin.ljust(_PIN_SIZE, b"\xff")
-    return piv_card(credentials, StoredPin(state, guid, PinReference.APPLICATION_PIN, padded))
+    return kind.make(keys.placed, memory, options.switches)
+
+
+def _on_wire(files: Mapping[str, tuple[bytes, str]], kind: CardType) -> Iterator[tuple[int, bytes]]:
+    if "pin-file" in files:
+        yield kind.pin, pin_on_wire(*files["pin-file"])
+    if "puk-file" in files:
+        yield PUK, puk_on_wire(*files["puk-file"])

@@ -25,18 +25,19 @@ from ccidd.reader.profile import Level, ReaderProfile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.service import cardcommand, embedded
-from ccidd.service.cards import card_from_options, card_from_state
+from ccidd.service.cards import open_card, open_stored_card
+from ccidd.service.cardtypes import CARD_TYPES
+from ccidd.service.cardview import card_view, describe
 from ccidd.service.daemon import serve, serve_line, serve_reader
 from ccidd.service.log import LEVELS, configure_log
 from ccidd.service.options import (
-    CARD_TYPES,
     CardOptions,
     card_help,
     parse_card,
     parse_reader,
     reader_help,
 )
-from ccidd.service.parser import OneLineParser, add_state_option, path, state_directory
+from ccidd.service.parser import OneLineParser, add_state_options, open_state, path, state_directory
 from ccidd.service.readers import pin_source, reader_profile, with_pin_entry
 from ccidd.service.state import State
 from ccidd.transport.endpoint import (
@@ -140,7 +141,7 @@ def _parser() -> OneLineParser:
         default=[],
         help="the card in the next slot (default: an embedded PIV card); --card=help explains",
     )
-    add_state_option(parser)
+    add_state_options(parser)
     parser.add_argument(
         "--log-level", choices=LEVELS, default="info", help="what to log (default: info)"
     )
@@ -167,7 +168,7 @@ def _run(arguments: Sequence[str]) -> None:
     except UserError as error:
         parser.error(str(error))
     configure_log(options.log_level)
-    with State(state_directory(options)) as state:
+    with open_state(options) as state:
         cards = _open_cards(card_options, state)
         pins = pin_source(reader_options)
         slots = [
@@ -230,13 +231,13 @@ def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
 
 def _open_cards(card_options: Sequence[CardOptions], state: State) -> list[Card]:
     if card_options:
-        return [card_from_options(options, state) for options in card_options]
-    stored, is_new = embedded.load_or_make(state)
-    if is_new and not _stdout_is_journal():
-        print(cardcommand.describe(stored), flush=True)  # noqa: T201 (not for the log)
-    elif is_new:
-        log.info("card_made", hint="`ccidd card show` tells its PIN")
-    return [card_from_state(stored, state)]
+        return [open_card(options, state) for options in card_options]
+    record, secrets = embedded.load_or_make(state)
+    if secrets is not None and not _stdout_is_journal():
+        print(describe(card_view(state, record), secrets), flush=True)  # noqa: T201 (not for the log)
+    elif secrets is not None:
+        log.info("card_made", hint="`ccidd card reset-pin` gives it a PIN and shows it")
+    return [open_stored_card(record, state)]
 
 
 def _stdout_is_journal() -> bool:

@@ -1,69 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """The card that ccidd serves when it is told of none: it makes one, and keeps it."""
 
-import secrets
+from dataclasses import dataclass, field
 from typing import Final
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from ccidd.card.piv.references import KeyReference
-from ccidd.keys.generated import generate_key, key_usage, private_key_pem, self_signed_certificate
-from ccidd.keys.key import KeyAlgorithm
-from ccidd.service.state import State, StoredCard, StoredKey
+from ccidd.card.piv.management_key import ManagementKey
+from ccidd.service.cardtypes import DEFAULT_KEYS
+from ccidd.service.newcard import Blank, make_card
+from ccidd.service.pincodes import random_pin, random_puk
+from ccidd.service.state import CardRecord, State
 
 NAME: Final = "default"
 
-_PIN_DIGITS: Final = 6
-_PUK_DIGITS: Final = 8
 
-_KEYS: Final = {
-    KeyReference.AUTHENTICATION: (
-        KeyAlgorithm.P_256,
-        "ccidd PIV authentication",
-        key_usage(digital_signature=True),
-    ),
-    KeyReference.SIGNATURE: (
-        KeyAlgorithm.RSA_2048,
-        "ccidd digital signature",
-        key_usage(digital_signature=True, content_commitment=True),
-    ),
-    KeyReference.KEY_MANAGEMENT: (
-        KeyAlgorithm.RSA_2048,
-        "ccidd key management",
-        key_usage(key_encipherment=True),
-    ),
-}
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What is told of a new card once.
+
+    Attributes:
+        pin: its PIN.
+        puk: its PUK.
+        management_key: its administration key, if it has one.
+    """
+
+    pin: str = field(repr=False)
+    puk: str = field(repr=False)
+    management_key: ManagementKey | None = field(default=None, repr=False)
 
 
-def load_or_make(state: State) -> tuple[StoredCard, bool]:
+def load_or_make(state: State) -> tuple[CardRecord, Secrets | None]:
     """Gives the embedded card, made if there is none yet.
 
     Returns:
-        The card, and whether it is new.
+        The card, and if it is new its PIN and PUK.
     """
-    card = state.load_card(NAME)
-    if card is not None:
-        return card, False
-    new = StoredCard(
+    record = state.find_card(NAME)
+    if record is not None:
+        return record, None
+    secrets = Secrets(random_pin(), random_puk(), ManagementKey.generate())
+    blank = Blank(
         NAME,
-        pin=_random_digits(_PIN_DIGITS),
-        puk=_random_digits(_PUK_DIGITS),
-        keys=tuple(_make_key(reference) for reference in _KEYS),
+        "piv",
+        secrets.pin,
+        secrets.puk,
+        label="ccidd",
+        keys=DEFAULT_KEYS,
+        management_key=secrets.management_key,
     )
-    if state.add_card(new):
-        return new, True
-    # Another process made one at the same time.
-    card = state.load_card(NAME)
-    assert card is not None
-    return card, False
-
-
-def _make_key(reference: KeyReference) -> StoredKey:
-    algorithm, common_name, usage = _KEYS[reference]
-    key = generate_key(algorithm)
-    certificate = self_signed_certificate(key, common_name, usage)
-    return StoredKey(reference, private_key_pem(key), certificate.public_bytes(Encoding.PEM))
-
-
-def _random_digits(count: int) -> str:
-    return f"{secrets.randbelow(10**count):0{count}d}"
+    card, _keys = make_card(state, blank)
+    # Another process may have made one at the same time.
+    added = state.add_card(card)
+    return state.card(NAME), secrets if added else None

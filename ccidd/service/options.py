@@ -4,52 +4,73 @@
 A comma in a value is written twice.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ccidd.errors import UserError
 from ccidd.reader.profile import IDENTITIES
+from ccidd.service.cardtypes import CARD_TYPES
 
 
 @dataclass(frozen=True, slots=True)
 class OptionHelp:
-    """One option of a kind of card.
+    """One option of a card or of the reader.
 
     Attributes:
         value: what its value is, for people.
         help: what it is for.
-        required: whether the card cannot do without.
         repeatable: whether it may be given more than once.
+        pattern: what its name looks like, if there are many such options.
     """
 
     value: str
     help: str
-    required: bool = False
     repeatable: bool = False
+    pattern: str | None = None
 
 
-CARD_TYPES: Final[Mapping[str, tuple[str, Mapping[str, OptionHelp]]]] = {
-    "piv": (
-        "a PIV card (NIST SP 800-73-4) with keys from files",
-        {
-            "keys": OptionHelp(
-                "FILE.p12|FILE.pem",
-                "private keys with their certificates; in the order given they become the keys"
-                " 9A (authentication), 9C (signature), 9D (key management), 9E (card"
-                " authentication)",
-                required=True,
-                repeatable=True,
-            ),
-            "pin-file": OptionHelp(
-                "FILE", "the PIN, 6 to 8 digits, in the file's first line", required=True
-            ),
-            "password-file": OptionHelp(
-                "FILE", "the password of encrypted key files, in the file's first line"
-            ),
-        },
-    )
+_CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
+    "card": OptionHelp("NAME", "a card that ccidd keeps (`ccidd card create`), keys, PIN and all"),
+    "keys": OptionHelp(
+        "FILE.p12|FILE.pem",
+        "instead: private keys with their certificates; in the order given they take the key"
+        " references that are free",
+        repeatable=True,
+    ),
+    "nss": OptionHelp(
+        "sql:DIR", "or: an NSS database; its password is the PIN, unless there is a pin-file"
+    ),
+    "certN": OptionHelp(
+        "NICKNAME",
+        "with nss: a certificate, cert1 for the first key; default: all that have keys",
+        pattern=r"cert[1-9][0-9]?",
+    ),
+    "pkcs11": OptionHelp(
+        "URI",
+        "or: keys of a PKCS#11 token (RFC 7512, with ?module-path=); its PIN is the card's,"
+        " unless there is a pin-file",
+        repeatable=True,
+    ),
+    "keyXX": OptionHelp(
+        "FILE|pkcs11:URI|nss:NICKNAME",
+        "the key with the reference XX (9A, 9C, ...): one key of any of these",
+        pattern=r"key[0-9A-Fa-f]{2}",
+    ),
+    "pin-file": OptionHelp(
+        "FILE",
+        "the PIN, 6 to 8 digits, in the file's first line; what a guest makes of it later stands"
+        " until the file says something else",
+    ),
+    "puk-file": OptionHelp("FILE", "the PUK, 8 characters, likewise; default: none"),
+    "password-file": OptionHelp(
+        "FILE",
+        "in the file's first line: the password of encrypted key files; with a pin-file, that of"
+        " tokens and databases too",
+    ),
 }
+"""What cards of every kind are made from."""
 
 
 READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
@@ -99,20 +120,52 @@ class CardOptions:
         values = self.values.get(name, ())
         return values[0] if values else None
 
+    @property
+    def switches(self) -> frozenset[str]:
+        """The options that are on."""
+        known = CARD_TYPES[self.type].switches
+        return frozenset(name for name in known if self.one(name) == "on")
+
+
+def card_options(kind: str) -> Mapping[str, OptionHelp]:
+    """Gives the options of a kind of card."""
+    switches = CARD_TYPES[kind].switches
+    return {**_CARD_OPTIONS, **{name: OptionHelp("on|off", switches[name]) for name in switches}}
+
 
 def parse_card(text: str) -> CardOptions:
     """Reads the value of a `--card`.
 
     Raises:
-        UserError: The type or an option is unknown, missing or given twice.
+        UserError: The type or an option is unknown, missing or given twice, or two options exclude
+            each other.
     """
-    card_type, *assignments = _split(text)
-    if card_type not in CARD_TYPES:
-        raise UserError(
-            f"--card={card_type}: there is no such type of card; --card=help lists them"
-        )
-    _description, known = CARD_TYPES[card_type]
-    return CardOptions(card_type, _parse(f"--card={card_type}", "--card", assignments, known))
+    kind, *assignments = _split(text)
+    where = f"--card={kind}"
+    if kind not in CARD_TYPES:
+        raise UserError(f"{where}: there is no such type of card; --card=help lists them")
+    values = _parse(where, "--card", assignments, card_options(kind))
+    for name in CARD_TYPES[kind].switches:
+        if values.get(name, ("off",))[0] not in {"on", "off"}:
+            raise UserError(f"{where}: the option {name} is on or off")
+    sources = [name for name in values if name not in CARD_TYPES[kind].switches]
+    if "card" in sources and len(sources) > 1:
+        other = next(name for name in sources if name != "card")
+        raise UserError(f"{where}: a card that ccidd keeps has its own: leave out {other} or card")
+    if "card" not in sources:
+        if not any(name.startswith(("key", "nss", "pkcs11")) for name in sources):
+            raise UserError(f"{where}: give it keys=FILE.p12|FILE.pem, or card=NAME")
+        if "pin-file" not in sources and not _has_token(values):
+            raise UserError(f"{where}: the option pin-file=FILE is missing")
+    return CardOptions(kind, values)
+
+
+def _has_token(values: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether there is a token or a database, which has a PIN of its own."""
+    return any(
+        name in {"nss", "pkcs11"} or (name.startswith("key") and value.startswith("pkcs11:"))
+        for name, (value, *_) in values.items()
+    )
 
 
 def parse_reader(text: str) -> Mapping[str, str]:
@@ -131,17 +184,22 @@ def _parse(
     values: dict[str, tuple[str, ...]] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
-        if name not in known:
+        option = _find(name, known)
+        if option is None:
             raise UserError(f"{where}: there is no option {name!r}; {help_option}=help lists them")
         if not equals or not value:
             raise UserError(f"{where}: the option {name} needs a value: {name}=...")
-        if name in values and not known[name].repeatable:
+        if name in values and not option.repeatable:
             raise UserError(f"{where}: the option {name} is given twice")
         values[name] = (*values.get(name, ()), value)
-    for name, option in known.items():
-        if option.required and name not in values:
-            raise UserError(f"{where}: the option {name}={option.value} is missing")
     return values
+
+
+def _find(name: str, known: Mapping[str, OptionHelp]) -> OptionHelp | None:
+    for template, option in known.items():
+        if name == template if option.pattern is None else re.fullmatch(option.pattern, name):
+            return option
+    return None
 
 
 def _split(text: str) -> list[str]:
@@ -153,13 +211,14 @@ def _split(text: str) -> list[str]:
 def card_help() -> str:
     """What `--card=help` prints."""
     lines = ["--card=TYPE,OPTION=VALUE,...   (a comma in a value is written twice)", ""]
-    for name, (description, options) in CARD_TYPES.items():
-        lines.append(f"{name}: {description}")
-        lines += _describe(options)
+    for name, kind in CARD_TYPES.items():
+        lines.append(f"{name}: {kind.description}")
+        lines += _describe(card_options(name))
     lines += [
         "",
         "Without --card, ccidd serves an embedded PIV card, which it makes when it is first needed",
-        "and keeps in its state directory; `ccidd card show` tells its PIN.",
+        "and keeps in its state directory. It shows the PIN once; `ccidd card reset-pin` makes",
+        "another one.",
     ]
     return "\n".join(lines)
 
@@ -176,11 +235,6 @@ def reader_help() -> str:
 
 def _describe(options: Mapping[str, OptionHelp]) -> Iterator[str]:
     for name, info in options.items():
-        notes = [
-            note
-            for note, holds in (("required", info.required), ("repeatable", info.repeatable))
-            if holds
-        ]
-        suffix = f" ({', '.join(notes)})" if notes else ""
+        suffix = " (repeatable)" if info.repeatable else ""
         yield f"  {name}={info.value}{suffix}"
         yield f"      {info.help}"

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final, NoReturn
 
-from ccidd.service.state import default_directory
+from ccidd.service.state import State, default_directory, find_key_file
 
 EXIT_USAGE: Final = 2
 
@@ -19,14 +19,21 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def add_state_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--state-dir`, which all commands that touch cards have."""
+def add_state_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--state-dir` and `--state-key-file`, which all commands that touch cards have."""
     parser.add_argument(
         "--state-dir",
         metavar="DIR",
         type=path,
         help="where ccidd keeps retry counters and its own cards (default: $STATE_DIRECTORY, else"
         " $XDG_STATE_HOME/ccidd, else ~/.local/state/ccidd)",
+    )
+    parser.add_argument(
+        "--state-key-file",
+        metavar="FILE",
+        type=path,
+        help="the key under which they are encrypted: 32 bytes, or their hexadecimal digits"
+        " (default: systemd's credential ccidd.state-key, else one that is made in the directory)",
     )
 
 
@@ -38,6 +45,16 @@ def state_directory(options: argparse.Namespace) -> Path:
     """
     chosen: Path | None = options.state_dir
     return default_directory(os.environ) if chosen is None else chosen
+
+
+def open_state(options: argparse.Namespace) -> State:
+    """Opens the state that the options of `add_state_options` choose.
+
+    Raises:
+        UserError: It cannot be used.
+    """
+    key_file: Path | None = options.state_key_file
+    return State(state_directory(options), find_key_file(key_file, os.environ))
 
 
 def path(text: str) -> Path:

@@ -45,13 +45,17 @@ class StatusWord(enum.IntEnum):
     """Status words SW1-SW2 (ISO/IEC 7816-4:2013, 5.1.3, tables 5 to 7)."""
 
     SUCCESS = 0x9000
+    MEMORY_FAILURE = 0x6581
     WRONG_LENGTH = 0x6700
     LOGICAL_CHANNEL_NOT_SUPPORTED = 0x6881
     SECURE_MESSAGING_NOT_SUPPORTED = 0x6882
     CHAINING_NOT_SUPPORTED = 0x6884
+    COMMAND_NOT_ALLOWED = 0x6900
     SECURITY_STATUS_NOT_SATISFIED = 0x6982
     AUTHENTICATION_METHOD_BLOCKED = 0x6983
+    REFERENCE_DATA_NOT_USABLE = 0x6984
     CONDITIONS_NOT_SATISFIED = 0x6985
+    WRONG_PARAMETERS = 0x6A00
     INCORRECT_DATA = 0x6A80
     FUNCTION_NOT_SUPPORTED = 0x6A81
     NOT_FOUND = 0x6A82
@@ -74,8 +78,8 @@ def bytes_available(count: int) -> int:
 
 
 def wrong_le(count: int) -> int:
-    """Gives the status word 6CXX: nothing was sent, as `count` bytes (at most 255) are there."""
-    return 0x6C00 | count
+    """Gives the status word 6CXX: nothing was sent, as `count` bytes (256 at most) are there."""
+    return 0x6C00 | count % MAX_SHORT_NE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -49,6 +49,7 @@ def card_option(
 
 
 def _certificate(key: LocalPrivateKey, common_name: str, padding_size: int) -> x509.Certificate:
+    assert not isinstance(key, x25519.X25519PrivateKey), "it cannot sign its certificate"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     usage = key_usage(
         digital_signature=True,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.guest import Guest
 
 PIV_NAME: Final = "Personal Identity Verification Card"
+CAC_NAME: Final = "Common Access Card (CAC)"
 
 _INPUT = "/run/input"
 _OUTPUT = "/run/output"
@@ -21,7 +22,8 @@ _OUTPUT = "/run/output"
 class OpenSC:
     """Runs OpenSC's programs in a guest, each as a user would type it.
 
-    OpenSC numbers the PIV keys 9A, 9C, 9D and 9E as 01, 02, 03 and 04.
+    OpenSC numbers the PIV keys 9A, 9C, 9D and 9E as 01, 02, 03 and 04, and those of a CAC as 0001
+    and so on.
 
     Args:
         guest: Where.

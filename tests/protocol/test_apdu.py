@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccid_protocol.apdu import CommandAPDU, ResponseAPDU, bytes_available, tries_left
+from ccid_protocol.apdu import (
+    CommandAPDU,
+    ResponseAPDU,
+    bytes_available,
+    tries_left,
+    wrong_le,
+)
 from ccid_protocol.errors import LocalProtocolError, RemoteProtocolError
 
 BYTE = st.integers(0, 255)
@@ -98,6 +104,8 @@ def test_status_words_that_count() -> None:
     assert bytes_available(1) == 0x6101
     assert bytes_available(255) == 0x61FF
     assert bytes_available(256) == bytes_available(3000) == 0x6100
+    assert wrong_le(0x17) == 0x6C17
+    assert wrong_le(256) == 0x6C00
 
 
 def test_data_stays_out_of_reprs() -> None:

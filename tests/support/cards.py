@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from ccid_protocol.apdu import CommandAPDU, ResponseAPDU
 from ccid_protocol.atr import ATR, InterfaceBytes
 from ccidd.card.card import Card
 
@@ -50,3 +51,8 @@ async def response_of_length(command: bytes) -> bytes:
 
 def echo_card() -> ScriptedCard:
     return ScriptedCard(response_of_length)
+
+
+async def transmit(card: Card, command: CommandAPDU) -> ResponseAPDU:
+    """Sends a command to a card."""
+    return ResponseAPDU.decode(await card.transmit(command.encode()))

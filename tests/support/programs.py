@@ -12,7 +12,7 @@ CCIDD = (sys.executable, "-m", "ccidd")
 
 
 def run_ccidd(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs ccidd to its end."""
+    """Runs ccidd to its end, with no terminal to ask on."""
     return subprocess.run(
         [*CCIDD, *arguments],
         check=False,
@@ -20,6 +20,7 @@ def run_ccidd(*arguments: str, **environ: str) -> subprocess.CompletedProcess[st
         text=True,
         timeout=60,
         env={**os.environ, **environ},
+        start_new_session=True,
     )
 
 

@@ -1,65 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of the PIV card application.
+"""The PIV card application: selection, and which part of it carries out which command.
 
-Source: NIST SP 800-73-4, part 2, section 3. The commands that change the card (CHANGE REFERENCE
-DATA, RESET RETRY COUNTER, PUT DATA, GENERATE ASYMMETRIC KEY PAIR) are not there yet.
+Source: NIST SP 800-73-4, part 2, section 3, with the changes of SP 800-73-5; all but secure
+messaging (section 4), on-card biometric comparison and the contactless interface.
 """
 
-import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from ccid_protocol import tlv
 from ccid_protocol.apdu import CommandAPDU, Instruction, ResponseAPDU, StatusWord
-from ccid_protocol.errors import RemoteProtocolError
 from ccidd.card.application import Application, CardError
-from ccidd.card.pin import Pin
-from ccidd.card.piv.objects import data_objects
-from ccidd.card.piv.references import (
-    AID,
-    ALGORITHM_IDENTIFIERS,
-    MANAGEMENT_ALGORITHMS,
-    MANAGEMENT_KEY,
-    PIX,
-    RID,
-    KeyReference,
-    PinPolicy,
-    PinReference,
-)
-from ccidd.keys.key import Credential, EcKey, InvalidInputError, PrivateKey, RsaKey
+from ccidd.card.memory import CardMemory
+from ccidd.card.piv import private_keys, templates
+from ccidd.card.piv.administrator import Administrator
+from ccidd.card.piv.extensions import Extensions
+from ccidd.card.piv.identity import Identity
+from ccidd.card.piv.key_pairs import generate_key_pair
+from ccidd.card.piv.objects import DataObjects
+from ccidd.card.piv.options import PivOptions
+from ccidd.card.piv.pins import Pins
+from ccidd.card.piv.records import Records
+from ccidd.card.piv.references import AID, MANAGEMENT_KEY, PIX, RID, KeyReference
+from ccidd.card.piv.slots import Slots
+from ccidd.errors import UserError
+from ccidd.keys.key import Credential
 
 _LABEL: Final = b"ccidd PIV"
 
-_PIN_SIZE: Final = 8
-"""Bytes of a PIN on the wire: 6 to 8 digits, filled up with FF (part 2, 2.4.3)."""
-
-_MIN_PIN_DIGITS: Final = 6
-_PIN_PADDING: Final = b"\xff"
-
-_CURRENT_DIRECTORY: Final = (0x3F, 0xFF)
-"""P1 and P2 of GET DATA."""
-
-# Tags of the dynamic authentication template (part 2, table 7).
-_TEMPLATE: Final = 0x7C
-_CHALLENGE: Final = 0x81
+_DYNAMIC_AUTHENTICATION_TEMPLATE: Final = 0x7C
 _RESPONSE: Final = 0x82
-_EXPONENTIATION: Final = 0x85
 
 
 class PivApplication(Application):
     """The PIV card application.
 
+    Its state is that of its parts: what the card remembers (`records`), and the security status of
+    cardholder (`pins`) and administrator (`administrator`).
+
     Args:
-        credentials: its keys and their certificates.
-        pin: the PIV card application PIN.
+        credentials: keys from outside, with their certificates.
+        memory: what the card remembers; see `records` for its contents.
+        options: how it is configured.
+        card_urls: gives the CardURLs of other applications on the card.
+
+    Raises:
+        UserError: The card cannot have one of the keys, or has no identity.
     """
 
-    def __init__(self, credentials: Mapping[KeyReference, Credential], pin: Pin) -> None:
-        self._credentials = credentials
-        self._objects = data_objects(credentials)
-        self._pin = pin
-        # Whether no key was used since the PIN was verified: what "PIN always" asks for.
-        self._pin_is_fresh = False
+    def __init__(
+        self,
+        credentials: Mapping[KeyReference, Credential],
+        memory: CardMemory,
+        options: PivOptions,
+        card_urls: Callable[[], Sequence[bytes]] = tuple,
+    ) -> None:
+        _check(credentials.values(), options)
+        self._options = options
+        self._records = Records(memory)
+        self._slots = Slots(credentials, self._records)
+        identity = Identity.of(self._records, credentials.values())
+        self._objects = DataObjects(
+            self._records,
+            self._slots,
+            identity,
+            extensions=options.vendor_extensions,
+            card_urls=card_urls,
+        )
+        self._pins = Pins(
+            memory,
+            self._records,
+            lambda: self._objects.global_pin_is_used,
+            extensions=options.vendor_extensions,
+        )
+        self._administrator = Administrator(self._records)
+        self._extensions = Extensions(
+            self._records,
+            options,
+            identity,
+            self._administrator,
+            self._pins,
+            self._slots,
+            self._objects,
+        )
 
     def is_selected_by(self, aid: bytes) -> bool:
         """See `Application.is_selected_by`: the full identifier, or its beginning.
@@ -73,8 +96,10 @@ class PivApplication(Application):
 
         Selected again, the application keeps its security status (part 2, 3.1.1).
         """
+        self._note_command(Instruction.SELECT)
         algorithms = (
-            tlv.encode(0x80, bytes([identifier])) for identifier in ALGORITHM_IDENTIFIERS.values()
+            tlv.encode(0x80, bytes([identifier]))
+            for identifier in self._options.algorithm_identifiers()
         )
         return tlv.encode(
             0x61,
@@ -86,130 +111,84 @@ class PivApplication(Application):
 
     def deselect(self) -> None:
         """See `Application.deselect`."""
-        self._end_pin()
+        self._pins.end()
+        self._administrator.end()
+
+    def reset(self) -> None:
+        """See `Application.reset`."""
+        self._pins.reset()
+        self._administrator.end()
 
     async def process(self, command: CommandAPDU) -> ResponseAPDU:
         """See `Application.process`."""
+        self._note_command(command.ins)
+        try:
+            return ResponseAPDU(await self._carry_out(command))
+        except OSError as error:
+            raise CardError(StatusWord.MEMORY_FAILURE) from error
+
+    def _note_command(self, ins: int) -> None:
+        """Lets the PIN age with each command that is no use of a key.
+
+        A key with the rule "PIN always" wants the PIN verified "immediately before" each use
+        (part 1, 3.2.1). Cards that NIST has approved take that to the letter: any command in
+        between, even one that reads, and the key is refused. OpenSC, Windows and macOS are written
+        for such cards, and hold the card for themselves from VERIFY to GENERAL AUTHENTICATE. The
+        tools for the extensions are not: they verify the PIN, then authenticate the administrator
+        or read metadata, then sign, because on their cards only the use of a private key spends the
+        verification. With the extensions it is so here too. In either case each use takes a PIN
+        entry of its own, which is what the rule is for.
+        """
+        if not self._options.vendor_extensions and ins != Instruction.GENERAL_AUTHENTICATE:
+            self._pins.spend()
+
+    async def _carry_out(self, command: CommandAPDU) -> bytes:
         match command.ins:
             case Instruction.GET_DATA:
-                return ResponseAPDU(self._get_data(command))
+                return self._objects.get_data(
+                    command, pin_is_verified=lambda: self._pins.is_verified
+                )
             case Instruction.VERIFY:
-                await self._verify(command)
-                return ResponseAPDU()
+                await self._pins.verify(command)
+            case Instruction.CHANGE_REFERENCE_DATA:
+                await self._pins.change_reference_data(command)
+            case Instruction.RESET_RETRY_COUNTER:
+                await self._pins.reset_retry_counter(command)
             case Instruction.GENERAL_AUTHENTICATE:
-                return ResponseAPDU(await self._general_authenticate(command))
+                return await self._general_authenticate(command)
+            case Instruction.PUT_DATA:
+                self._administrator.require()
+                await self._objects.put_data(command)
+            case Instruction.GENERATE_ASYMMETRIC_KEY_PAIR:
+                self._administrator.require()
+                return await generate_key_pair(command, self._slots, self._options)
+            case _ if self._options.vendor_extensions:
+                return await self._extensions.process(command)
             case _:
                 raise CardError(StatusWord.INSTRUCTION_NOT_SUPPORTED)
-
-    def _get_data(self, command: CommandAPDU) -> bytes:
-        """GET DATA (part 2, 3.1.2)."""
-        if (command.p1, command.p2) != _CURRENT_DIRECTORY:
-            raise CardError(StatusWord.INCORRECT_P1_P2)
-        tag_list = _decode_template(command.data).get(0x5C)
-        if not tag_list:
-            raise CardError(StatusWord.INCORRECT_DATA)
-        content = self._objects.get(int.from_bytes(tag_list))
-        if content is None or not tag_list[0]:
-            raise CardError(StatusWord.NOT_FOUND)
-        return content
-
-    async def _verify(self, command: CommandAPDU) -> None:
-        """VERIFY (part 2, 3.2.1)."""
-        if command.p2 != PinReference.APPLICATION_PIN:
-            raise CardError(StatusWord.REFERENCED_DATA_NOT_FOUND)
-        match command.p1, command.data:
-            case 0x00, b"":
-                await self._pin.check_status()
-            case 0x00, pin:
-                if not _is_well_formed(pin):
-                    raise CardError(StatusWord.INCORRECT_DATA)
-                self._end_pin()
-                await self._pin.verify(pin)
-                self._pin_is_fresh = True
-            case 0xFF, b"":
-                self._end_pin()
-            case 0xFF, _:
-                raise CardError(StatusWord.INCORRECT_DATA)
-            case _:
-                raise CardError(StatusWord.INCORRECT_P1_P2)
-
-    def _end_pin(self) -> None:
-        self._pin.end()
-        self._pin_is_fresh = False
+        return b""
 
     async def _general_authenticate(self, command: CommandAPDU) -> bytes:
-        """GENERAL AUTHENTICATE (part 2, 3.2.4): sign, decrypt or agree with one of the keys."""
+        """GENERAL AUTHENTICATE (part 2, 3.2.4), with the administrator's key or any other."""
         if command.p2 == MANAGEMENT_KEY:
-            return _challenge_for_administrator(command)
-        credential = self._credential(command.p1, command.p2)
-        self._use_pin(KeyReference(command.p2))
-        template = _decode_template(command.data).get(_TEMPLATE)
-        if template is None:
-            raise CardError(StatusWord.INCORRECT_DATA)
-        fields = _decode_template(template)
-        try:
-            result = await _use(
-                credential.key, fields.get(_CHALLENGE, b""), fields.get(_EXPONENTIATION, b"")
+            if not self._options.vendor_extensions:
+                self._pins.spend()
+            result = self._administrator.authenticate(
+                command.p1,
+                templates.decode_template(command.data, _DYNAMIC_AUTHENTICATION_TEMPLATE),
             )
-        except InvalidInputError as error:
-            raise CardError(StatusWord.INCORRECT_DATA) from error
-        return tlv.encode(_TEMPLATE, tlv.encode(_RESPONSE, result))
-
-    def _credential(self, algorithm_identifier: int, key_reference: int) -> Credential:
-        by_number = {int(reference): c for reference, c in self._credentials.items()}
-        credential = by_number.get(key_reference)
-        if (
-            credential is None
-            or ALGORITHM_IDENTIFIERS[credential.key.algorithm] != algorithm_identifier
-        ):
-            raise CardError(StatusWord.INCORRECT_P1_P2)
-        return credential
-
-    def _use_pin(self, reference: KeyReference) -> None:
-        """Holds the key's security condition against the PIN's state, which its use then ages."""
-        fresh, self._pin_is_fresh = self._pin_is_fresh, False
-        satisfied = {
-            PinPolicy.NEVER: True,
-            PinPolicy.ONCE: self._pin.verified,
-            PinPolicy.ALWAYS: fresh,
-        }
-        if not satisfied[reference.pin_policy]:
-            raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
+            return tlv.encode(_DYNAMIC_AUTHENTICATION_TEMPLATE, result) if result else b""
+        slot = private_keys.slot_for_use(self._slots, command.p1, command.p2)
+        self._pins.use(slot.pin_policy)
+        fields = templates.decode_template(command.data, _DYNAMIC_AUTHENTICATION_TEMPLATE)
+        result = await private_keys.use(
+            slot, command.p2, fields, any_key_agrees=self._options.vendor_extensions
+        )
+        return tlv.encode(_DYNAMIC_AUTHENTICATION_TEMPLATE, tlv.encode(_RESPONSE, result))
 
 
-def _challenge_for_administrator(command: CommandAPDU) -> bytes:
-    """Begins an external authentication (part 2, A.1): OpenSC takes random numbers from it.
-
-    There is no administration key yet, so none can be ended.
-    """
-    block_size = MANAGEMENT_ALGORITHMS.get(command.p1)
-    if block_size is None:
-        raise CardError(StatusWord.INCORRECT_P1_P2)
-    if command.data != tlv.encode(_TEMPLATE, tlv.encode(_CHALLENGE)):
-        raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
-    return tlv.encode(_TEMPLATE, tlv.encode(_CHALLENGE, secrets.token_bytes(block_size)))
-
-
-async def _use(key: PrivateKey, challenge: bytes, point: bytes) -> bytes:
-    """Does what the template asks for (part 2, A.4: sign; A.5: agree; RSA decrypts as it signs)."""
-    match key:
-        case RsaKey() if challenge and not point:
-            return await key.decrypt_block(challenge)
-        case EcKey() if challenge and not point:
-            return await key.sign_hash(challenge)
-        case EcKey() if point and not challenge:
-            return await key.agree(point)
-        case _:
-            raise InvalidInputError("a template for another use")
-
-
-def _is_well_formed(pin: bytes) -> bool:
-    digits = pin.rstrip(_PIN_PADDING)
-    return len(pin) == _PIN_SIZE and len(digits) >= _MIN_PIN_DIGITS and digits.isdigit()
-
-
-def _decode_template(data: bytes) -> dict[int, bytes]:
-    try:
-        return tlv.decode_to_dict(data)
-    except RemoteProtocolError as error:
-        raise CardError(StatusWord.INCORRECT_DATA) from error
+def _check(credentials: Collection[Credential], options: PivOptions) -> None:
+    for credential in credentials:
+        algorithm = credential.key.algorithm
+        if not options.takes(algorithm):
+            raise UserError(f"{algorithm.value} is too weak; give the card a longer key")

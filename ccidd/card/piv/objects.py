@@ -1,105 +1,251 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contents of the PIV data objects that follow from a card's keys and certificates.
+"""The PIV data objects: which there are, who may read them, GET DATA and PUT DATA.
 
-Source: NIST SP 800-73-4, part 1, section 3 and appendix A.
+Source: NIST SP 800-73-4, part 1, tables 2 (access rules), 3 (tags) and 7 (containers); part 2,
+3.1.2 (GET DATA) and 3.3.1 (PUT DATA).
+
+An object that was put is given back as it was put. One that was not may follow from what is on the
+card: the certificates of keys from outside, CHUID and card capability container, discovery object,
+key history, security object.
 """
 
-import gzip
-import hashlib
-import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from ccid_protocol import tlv
-from ccidd.card.piv.references import AID, KeyReference, ObjectTag
-from ccidd.keys.key import Credential
+from ccid_protocol.apdu import CommandAPDU, StatusWord
+from ccidd.card.application import CardError
+from ccidd.card.piv import cms, templates
+from ccidd.card.piv.contents import (
+    card_capability_container,
+    certificate_container,
+    chuid,
+    discovery_object,
+    key_history,
+)
+from ccidd.card.piv.identity import Identity
+from ccidd.card.piv.records import ABSENT, Records, object_name
+from ccidd.card.piv.references import AID, RETIRED_KEYS, KeyReference, ObjectTag
+from ccidd.card.piv.security_object import security_object
+from ccidd.card.piv.slots import Slots
 
-# The FASC-N of an organisation outside the US government (SP 800-73-4, part 1, 3.1.2): agency,
-# system and credential all nines, credential series 0, issue 1, person 0, category 3. Its start
-# tells clients to take the GUID for the card's serial number.
-_FASC_N: Final = bytes.fromhex("D4E739DA739CED39CE739D836858210842108421C84210C3EB")
+_CURRENT_DIRECTORY: Final = (0x3F, 0xFF)
+"""P1 and P2 of GET DATA and PUT DATA."""
 
-# RFC 4122, 4.3: GUIDs made here from the names of keys.
-_GUID_NAMESPACE: Final = uuid.UUID("b0ed6cf9-0a1c-4a3c-9d3b-9f6f8f0c7a51")
+_TAG_LIST: Final = 0x5C
+_DATA: Final = 0x53
+_PIN_USAGE_POLICY: Final = 0x5F2F
+_GLOBAL_PIN: Final = 0x20
+_APPLICATION_IDENTIFIER: Final = 0x4F
 
-# GSC-IS 2.1, 6.3.1: GSC-RID, manufacturer FF, card type 02 (Java card).
-_CARD_IDENTIFIER_START: Final = bytes.fromhex("A000000116FF02")
+_UNWRAPPED: Final = frozenset({ObjectTag.DISCOVERY, ObjectTag.BIOMETRIC_INFORMATION})
+"""The interindustry objects, which do not stand in a data object 53."""
 
-_MAX_CERTIFICATE_SIZE: Final = 1856
-"""Bytes that a certificate container holds (part 1, table 10); a larger one is compressed."""
+EXTENSION_TAGS: Final = range(0x5F0000, 0x600000)
+"""Further objects that cards with the extensions have; tools keep notes of theirs there."""
 
-_ERROR_DETECTION_CODE: Final = tlv.encode(0xFE)
+CAPACITY: Final = 256 * 1024
+"""Bytes for all data objects together: the largest containers of part 1, table 7, are 71 KB."""
 
-
-def guid_of(credentials: Collection[Credential]) -> uuid.UUID:
-    """Gives the card's GUID: the same for the same keys, another for any other."""
-    digest = hashlib.sha256()
-    for credential in credentials:
-        digest.update(credential.key.subject_public_key_info())
-    return uuid.uuid5(_GUID_NAMESPACE, digest.hexdigest())
-
-
-def discovery_object() -> bytes:
-    """The discovery object: AID, and a PIN usage policy of the application PIN alone (3.3.2)."""
-    return tlv.encode(
-        ObjectTag.DISCOVERY, tlv.encode(0x4F, AID), tlv.encode(0x5F2F, bytes.fromhex("4000"))
-    )
-
-
-def data_objects(credentials: Mapping[KeyReference, Credential]) -> dict[int, bytes]:
-    """Gives the data objects by their tags, as GET DATA answers with them."""
-    guid = guid_of(credentials.values()).bytes
-    expires = max(c.certificate.not_valid_after_utc for c in credentials.values())
-    objects = {
-        ObjectTag.CHUID: _chuid(guid, expires.strftime("%Y%m%d")),
-        ObjectTag.CARD_CAPABILITY_CONTAINER: _card_capability_container(guid),
-    }
-    contents = {int(tag): tlv.encode(0x53, content) for tag, content in objects.items()}
-    for reference, credential in credentials.items():
-        certificate = _certificate(credential.certificate_der())
-        contents[reference.certificate_tag] = tlv.encode(0x53, certificate)
-    contents[ObjectTag.DISCOVERY] = discovery_object()
-    return contents
+_ENTRY_SIZE: Final = 64
+"""Bytes that an object takes besides its content."""
 
 
-def _chuid(guid: bytes, expires: str) -> bytes:
-    """The card holder unique identifier (table 9), with no issuer to sign it."""
-    return b"".join(
-        (
-            tlv.encode(0x30, _FASC_N),
-            tlv.encode(0x34, guid),
-            tlv.encode(0x35, expires.encode()),
-            tlv.encode(0x3E),
-            _ERROR_DETECTION_CODE,
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A data object of the standard.
+
+    Attributes:
+        identifier: its ContainerID.
+        needs_pin: whether the PIN must be verified to read it.
+        hashed: whether the security object has its hash: all but certificates, it is recommended.
+    """
+
+    identifier: int
+    needs_pin: bool = False
+    hashed: bool = False
 
 
-def _card_capability_container(guid: bytes) -> bytes:
-    """The card capability container (table 8), which says: read the data objects of PIV."""
-    return b"".join(
-        (
-            tlv.encode(0xF0, _CARD_IDENTIFIER_START, guid[:14]),
-            tlv.encode(0xF1, b"\x21"),
-            tlv.encode(0xF2, b"\x21"),
-            tlv.encode(0xF3),
-            tlv.encode(0xF4, b"\x00"),
-            tlv.encode(0xF5, b"\x10"),
-            *(tlv.encode(tag) for tag in (0xF6, 0xF7, 0xFA, 0xFB, 0xFC, 0xFD)),
-            _ERROR_DETECTION_CODE,
-        )
-    )
+CONTAINERS: Final[dict[int, Container]] = {
+    ObjectTag.CARD_CAPABILITY_CONTAINER: Container(0xDB00, hashed=True),
+    ObjectTag.CHUID: Container(0x3000, hashed=True),
+    KeyReference.AUTHENTICATION.certificate_tag: Container(0x0101),
+    ObjectTag.FINGERPRINTS: Container(0x6010, needs_pin=True, hashed=True),
+    ObjectTag.SECURITY_OBJECT: Container(0x9000),
+    ObjectTag.FACIAL_IMAGE: Container(0x6030, needs_pin=True, hashed=True),
+    KeyReference.CARD_AUTHENTICATION.certificate_tag: Container(0x0500),
+    KeyReference.SIGNATURE.certificate_tag: Container(0x0100),
+    KeyReference.KEY_MANAGEMENT.certificate_tag: Container(0x0102),
+    ObjectTag.PRINTED_INFORMATION: Container(0x3001, needs_pin=True, hashed=True),
+    ObjectTag.DISCOVERY: Container(0x6050, hashed=True),
+    ObjectTag.KEY_HISTORY: Container(0x6060, hashed=True),
+    **{
+        reference.certificate_tag: Container(0x1001 + i) for i, reference in enumerate(RETIRED_KEYS)
+    },
+    ObjectTag.IRIS_IMAGES: Container(0x1015, needs_pin=True, hashed=True),
+    ObjectTag.BIOMETRIC_INFORMATION: Container(0x1016, hashed=True),
+    ObjectTag.SECURE_MESSAGING_SIGNER: Container(0x1017),
+    ObjectTag.PAIRING_CODE: Container(0x1018, needs_pin=True, hashed=True),
+}
 
 
-def _certificate(der: bytes) -> bytes:
-    """A certificate container (table 10); CertInfo 01 says that the certificate is gzipped."""
-    compressed = len(der) > _MAX_CERTIFICATE_SIZE
-    if compressed:
-        der = gzip.compress(der, mtime=0)
-    return b"".join(
-        (
-            tlv.encode(0x70, der),
-            tlv.encode(0x71, bytes([compressed])),
-            _ERROR_DETECTION_CODE,
-        )
-    )
+class DataObjects:
+    """The data objects of a card.
+
+    Args:
+        records: where those are kept that were put.
+        slots: the keys, from which others follow.
+        identity: who the card is.
+        extensions: whether there are objects beyond the standard's.
+        card_urls: gives the CardURLs of other applications on the card.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        slots: Slots,
+        identity: Identity,
+        *,
+        extensions: bool,
+        card_urls: Callable[[], Sequence[bytes]] = tuple,
+    ) -> None:
+        self._records = records
+        self._slots = slots
+        self._identity = identity
+        self._extensions = extensions
+        self._derivations: dict[int, Callable[[], bytes | None]] = {
+            ObjectTag.DISCOVERY: discovery_object,
+            ObjectTag.CHUID: self._chuid,
+            ObjectTag.CARD_CAPABILITY_CONTAINER: lambda: card_capability_container(
+                identity.guid, card_urls()
+            ),
+            ObjectTag.KEY_HISTORY: self._key_history,
+            ObjectTag.SECURITY_OBJECT: self._security_object,
+            **{r.certificate_tag: partial(self._certificate, r) for r in KeyReference},
+        }
+
+    @property
+    def global_pin_is_used(self) -> bool:
+        """Whether the global PIN is as good as the application's (part 1, 3.3.2: bit 6)."""
+        content = self.content(ObjectTag.DISCOVERY)
+        if content is None:
+            return False
+        template = tlv.decode_to_dict(content)[ObjectTag.DISCOVERY]
+        return bool(tlv.decode_to_dict(template)[_PIN_USAGE_POLICY][0] & _GLOBAL_PIN)
+
+    def content(self, tag: int) -> bytes | None:
+        """Gives what is in the container of a data object, or None if there is no such object."""
+        stored = self._records.object_value(tag)
+        if stored is not None:
+            return None if stored == ABSENT else stored
+        return self._derived(tag)
+
+    def get_data(self, command: CommandAPDU, *, pin_is_verified: Callable[[], bool]) -> bytes:
+        """GET DATA.
+
+        Args:
+            command: the command.
+            pin_is_verified: tells whether objects may be read that need the PIN.
+        """
+        _check_parameters(command)
+        tag_list = templates.decode(command.data).get(_TAG_LIST)
+        if not tag_list:
+            raise CardError(StatusWord.INCORRECT_DATA)
+        tag = int.from_bytes(tag_list)
+        content = self.content(tag) if tag_list[0] and self._is_known(tag) else None
+        if content is None:
+            raise CardError(StatusWord.NOT_FOUND)
+        container = CONTAINERS.get(tag)
+        if container is not None and container.needs_pin and not pin_is_verified():
+            raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
+        return content if tag in _UNWRAPPED else tlv.encode(_DATA, content)
+
+    async def put_data(self, command: CommandAPDU) -> None:
+        """PUT DATA, for the administrator. An object that is put empty is there no more."""
+        _check_parameters(command)
+        tag, content = self._parse_put(command.data)
+        value: bytes | None = content
+        if not content:
+            value = None if self._derived(tag) is None else ABSENT
+        sizes = self._records.object_sizes()
+        sizes[object_name(tag)] = len(content)
+        if sum(sizes.values()) + _ENTRY_SIZE * len(sizes) > CAPACITY:
+            raise CardError(StatusWord.NOT_ENOUGH_MEMORY)
+        await self._records.store({object_name(tag): value})
+
+    def _parse_put(self, data: bytes) -> tuple[int, bytes]:
+        objects = templates.decode(data)
+        match list(objects.items()):
+            case [(ObjectTag.DISCOVERY as tag, value)]:
+                if value:
+                    _check_discovery(value)
+                return tag, data if value else b""
+            case [(ObjectTag.BIOMETRIC_INFORMATION as tag, value)]:
+                return tag, data if value else b""
+            case [(0x5C, tag_list), (0x53, content)] if tag_list and tag_list[0]:
+                tag = int.from_bytes(tag_list)
+                if not self._is_known(tag) or tag in _UNWRAPPED:
+                    raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)
+                return tag, content
+            case _:
+                raise CardError(StatusWord.INCORRECT_DATA)
+
+    def _is_known(self, tag: int) -> bool:
+        return tag in CONTAINERS or (self._extensions and tag in EXTENSION_TAGS)
+
+    def _derived(self, tag: int) -> bytes | None:
+        """Gives the content of an object that nobody has put."""
+        derive = self._derivations.get(tag)
+        return derive() if derive else None
+
+    def _certificate(self, reference: KeyReference) -> bytes | None:
+        certificate = self._slots.configured_certificate(reference)
+        return None if certificate is None else certificate_container(certificate)
+
+    def _chuid(self) -> bytes:
+        signer = self._records.content_signer()
+
+        def sign(content: bytes) -> bytes:
+            assert signer is not None
+            return cms.detached_signature(signer, cms.PIV_CHUID_SECURITY_OBJECT, content)
+
+        return chuid(self._identity.guid, self._identity.expires, sign if signer else None)
+
+    def _key_history(self) -> bytes | None:
+        retired = [reference for reference in RETIRED_KEYS if self._slots.get(reference)]
+        certified = [r for r in retired if self.content(r.certificate_tag) is not None]
+        return key_history(len(certified)) if retired else None
+
+    def _security_object(self) -> bytes | None:
+        signer = self._records.content_signer()
+        if signer is None:
+            return None
+        contents = {
+            container.identifier: content
+            for tag, container in CONTAINERS.items()
+            if container.hashed and (content := self.content(tag)) is not None
+        }
+        return security_object(signer, contents)
+
+
+def _check_parameters(command: CommandAPDU) -> None:
+    if (command.p1, command.p2) != _CURRENT_DIRECTORY:
+        raise CardError(StatusWord.INCORRECT_P1_P2)
+
+
+def _check_discovery(template: bytes) -> None:
+    """Refuses a discovery object that promises what the application does not do.
+
+    The first byte of the PIN usage policy is 40 (application PIN alone, and the second byte is 00)
+    or 60 (global PIN too, and the second byte says which is the primary: 10 or 20). Other values
+    stand for on-card biometric comparison and the virtual contact interface.
+    """
+    fields = templates.decode(template)
+    if list(fields) != [_APPLICATION_IDENTIFIER, _PIN_USAGE_POLICY]:
+        raise CardError(StatusWord.INCORRECT_DATA)
+    if fields[_APPLICATION_IDENTIFIER] != AID or len(fields[_PIN_USAGE_POLICY]) != 2:
+        raise CardError(StatusWord.INCORRECT_DATA)
+    if fields[_PIN_USAGE_POLICY] not in {b"\x40\x00", b"\x60\x10", b"\x60\x20"}:
+        raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)

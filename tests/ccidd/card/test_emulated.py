@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ccid_protocol.apdu import CommandAPDU, ResponseAPDU
 from ccid_protocol.atr import ATR
 from ccidd.card.application import Application, CardError
-from ccidd.card.emulated import EmulatedCard
+from ccidd.card.emulated import Conventions, EmulatedCard
 
 AID_A = bytes.fromhex("F0000000AA")
 AID_B = bytes.fromhex("F0000000BB")
@@ -104,8 +104,81 @@ async def test_before_any_select_data_are_not_found_and_the_rest_is_unknown(
     ("cla", "sw"), [("80", "6E00"), ("40", "6E00"), ("04", "6882"), ("0C", "6882"), ("01", "6881")]
 )
 async def test_class_bytes_that_are_not_supported(card: EmulatedCard, cla: str, sw: str) -> None:
+    assert await send(card, f"{cla}100000") == sw
     await select(card)
     assert await send(card, f"{cla}100000") == sw
+    assert await send(card, f"{cla}C0000000") == sw
+
+
+class Other(Echo):
+    """It knows any class, and objects that are selected within it."""
+
+    def __init__(self, aid: bytes) -> None:
+        super().__init__(aid)
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def check_class(self, cla: int) -> None:
+        if cla == 0xFF:
+            raise CardError(0x6E01)
+
+    async def select_within(self, command: CommandAPDU) -> ResponseAPDU:
+        return ResponseAPDU(b"within " + command.data)
+
+
+async def test_each_application_has_class_bytes_of_its_own() -> None:
+    card = EmulatedCard(ATR(b""), [Echo(AID_A), Other(AID_B)])
+    await select(card, AID_B)
+    assert await send(card, "8010000001CC00") == "CC9000"
+    assert await send(card, "FF10000001CC00") == "6E01"
+    # A bit that would mean a chain in an interindustry class means nothing here.
+    assert await send(card, "9010000001CC00") == "CC9000"
+    assert await send(card, f"80A4040005{AID_A.hex()}00") != "6E00"
+    assert await send(card, "8010000001CC00") == "6E00"
+
+
+async def test_what_is_not_selected_by_name_is_for_the_selected_application() -> None:
+    card = EmulatedCard(ATR(b""), [Echo(AID_A), Other(AID_B)])
+    await select(card, AID_B)
+    assert await send(card, "00A4020002F00000") == b"within \xf0\x00".hex().upper() + "9000"
+    await select(card, AID_A)
+    assert await send(card, "00A4020002F00000") == "6A82"
+
+
+async def test_while_nothing_is_selected_something_may_answer() -> None:
+    nothing = Other(b"")
+    card = EmulatedCard(ATR(b""), [Echo(AID_A)], nothing)
+    await card.power_on()
+    assert nothing.resets == 1
+    assert await send(card, "8010000001CC00") == "CC9000"
+    assert await send(card, "00A4020000") == b"within ".hex().upper() + "9000"
+    assert await send(card, "00A4040002F00000") == "6A82"
+    await select(card)
+    assert await send(card, "8010000001CC00") == "6E00"
+    assert nothing.deselected == 0
+
+
+async def test_conventions_that_are_not_iso_s() -> None:
+    first = Echo(AID_A)
+    conventions = Conventions(
+        nothing_to_give=0x6A88,
+        select_ignores_p2=True,
+        failed_select_deselects=True,
+        starts_long_responses=False,
+    )
+    card = EmulatedCard(ATR(b""), [first], conventions=conventions)
+    assert await send(card, "00C0000000") == "6A88"
+    for p2 in ("0C", "02", "FF"):
+        assert (await send(card, f"00A404{p2}05{AID_A.hex()}00")).endswith("9000")
+        assert await send(card, f"00A404{p2}05{AID_A.hex()}") == "610E"
+    assert await send(card, "0010000004AABBCCDD03") == "6104"
+    assert await send(card, "00C0000001") == "AA6103"
+    assert await send(card, "00C0000003") == "BBCCDD9000"
+    assert await send(card, "00A4040002F000") == "6A82"
+    assert first.deselected == 1
+    assert await send(card, "0010000004AABBCCDD03") == "6D00"
 
 
 async def test_long_responses_come_piece_by_piece_with_their_status_at_the_end(
@@ -129,6 +202,25 @@ async def test_ne_shorter_than_the_response(card: EmulatedCard) -> None:
     await select(card)
     assert await send(card, "0010000004AABBCCDD01") == "AA6103"
     assert await send(card, "00C0000003") == "BBCCDD9000"
+
+
+async def test_get_response_without_le_gives_what_a_short_response_holds(
+    card: EmulatedCard,
+) -> None:
+    await select(card)
+    whole = bytes(i % 251 for i in range(1000))
+    assert await send(card, "00110000") == "6100"
+    assert await send(card, "00C00000") == whole[:256].hex().upper() + "6100"
+
+
+async def test_some_hosts_get_data_although_they_ask_for_none() -> None:
+    card = EmulatedCard(ATR(b""), [Echo(AID_A)], conventions=Conventions(data_without_le=True))
+    await select(card)
+    whole = bytes(i % 251 for i in range(1000))
+    assert await send(card, "0010000002AABB") == "AABB9000"
+    assert await send(card, "00110000") == whole[:256].hex().upper() + "6100"
+    assert await send(card, "00100000000002AABB") == "AABB9000"
+    assert await send(card, "0010000001AA01") == "AA9000"
 
 
 async def test_another_command_drops_the_rest_of_a_response(card: EmulatedCard) -> None:

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import datetime as dt
+import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -9,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     pkcs12,
 )
+from structlog.testing import capture_logs
 
 from ccidd.errors import UserError
 from ccidd.keys.files import load_credentials, read_secret
@@ -31,14 +37,29 @@ def p12(password: bytes | None) -> bytes:
     encryption = BestAvailableEncryption(password) if password else NoEncryption()
     own = credential(P_256)
     key = private_key(P_256, 0)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
     others = [credential(P_384).certificate]
     return pkcs12.serialize_key_and_certificates(b"name", key, own.certificate, others, encryption)
 
 
-def write(directory: Path, content: bytes) -> Path:
+def write(directory: Path, content: bytes, mode: int = 0o600) -> Path:
     path = directory / "keys"
     path.write_bytes(content)
+    path.chmod(mode)
     return path
+
+
+def openssl(*arguments: str | Path) -> bytes:
+    command = ["openssl", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+
+
+def one_of_each(directory: Path) -> tuple[Path, Path]:
+    """Writes a key and its certificate into files of their own."""
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    key.write_bytes(key_pem(P_256))
+    certificate.write_bytes(certificate_pem(P_256))
+    return key, certificate
 
 
 @pytest.mark.parametrize("password", [None, b"pass word"])
@@ -97,6 +118,139 @@ def test_what_cannot_be_used_is_named_with_its_file(
     assert str(path) in str(refused.value)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+# Each is a way to encrypt a key in PEM, for OpenSSL's command line.
+@pytest.mark.parametrize(
+    "encryption",
+    [
+        "ec -aes128",
+        "ec -aes256",
+        "ec -des3",
+        "pkcs8 -topk8 -v2 aes-256-cbc",
+        "pkcs8 -topk8 -v2 aes-128-cbc -v2prf hmacWithSHA512",
+        "pkcs8 -topk8 -v2 des3",
+        "pkcs8 -topk8 -v1 PBE-SHA1-3DES",
+        "pkcs8 -topk8 -scrypt",
+    ],
+)
+def test_encrypted_pem_of_openssl_is_read(tmp_path: Path, encryption: str) -> None:
+    key, _certificate = one_of_each(tmp_path)
+    encrypted = openssl(*encryption.split(), "-in", key, "-passout", "pass:right")
+    assert b"ENCRYPTED" in encrypted
+    path = write(tmp_path, encrypted + certificate_pem(P_256))
+    (loaded,) = load_credentials(path, b"right")
+    assert loaded.key.public_key == credential(P_256).key.public_key
+    with pytest.raises(UserError, match="is the password right"):
+        load_credentials(path, b"wrong")
+    with pytest.raises(UserError, match="give password-file="):
+        load_credentials(path, None)
+
+
+@pytest.mark.parametrize(
+    "encryption",
+    [
+        "",
+        "-keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES",
+        "-keypbe aes-128-cbc -certpbe NONE -macalg sha512",
+        "-keypbe NONE -certpbe NONE",
+    ],
+)
+def test_pkcs12_of_openssl_is_read(tmp_path: Path, encryption: str) -> None:
+    key, certificate = one_of_each(tmp_path)
+    store = openssl(
+        *("pkcs12", "-export", "-inkey", key, "-in", certificate, "-passout", "pass:right"),
+        *encryption.split(),
+    )
+    (loaded,) = load_credentials(write(tmp_path, store), b"right")
+    assert loaded.certificate == credential(P_256).certificate
+    with pytest.raises(UserError, match="is the password right"):
+        load_credentials(write(tmp_path, store), b"wrong")
+
+
+def test_keys_of_ssh_are_read(tmp_path: Path) -> None:
+    key = private_key(KeyAlgorithm.ED25519, 0)
+    assert isinstance(key, ed25519.Ed25519PrivateKey)
+    content = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    content += certificate_pem(KeyAlgorithm.ED25519)
+    (loaded,) = load_credentials(write(tmp_path, content), None)
+    assert loaded.key.algorithm is KeyAlgorithm.ED25519
+
+
+def test_other_forms_are_told_what_to_do(tmp_path: Path) -> None:
+    key, certificate = one_of_each(tmp_path)
+    for content, message in (
+        (openssl("pkey", "-in", key, "-outform", "DER"), "private key in DER"),
+        (
+            openssl("pkcs8", "-topk8", "-in", key, "-outform", "DER", "-passout", "pass:x"),
+            "private key in DER",
+        ),
+        (openssl("x509", "-in", certificate, "-outform", "DER"), "certificate in DER"),
+        (
+            key_pem(P_256) + openssl("x509", "-in", certificate, "-trustout"),
+            "a TRUSTED CERTIFICATE",
+        ),
+        (
+            openssl(
+                *("ec", "-aes-256-ctr", "-in", key, "-passout", "pass:right"),
+            ),
+            "encrypt the key in another way",
+        ),
+    ):
+        with pytest.raises(UserError, match=message) as refused:
+            load_credentials(write(tmp_path, content), b"right")
+        assert "\n" not in str(refused.value)
+
+
+def test_of_several_keys_in_pkcs12_the_others_are_told_of(tmp_path: Path) -> None:
+    password = b"x"
+    with capture_logs() as logs:
+        load_credentials(write(tmp_path, p12(password)), password)
+    (entry,) = logs
+    assert entry["event"] == "certificate_left_out"
+    assert entry["subject"] == "CN=test P-384 0"
+
+
+@pytest.mark.parametrize(
+    ("mode", "count"),
+    [(0o600, 0), (0o400, 0), (0o640, 0), (0o644, 1), (0o660, 1), (0o602, 1)],
+)
+def test_files_that_are_open_to_others_give_a_warning(
+    tmp_path: Path, mode: int, count: int
+) -> None:
+    content = key_pem(P_256) + certificate_pem(P_256)
+    path = write(tmp_path, content, mode)
+    with capture_logs() as logs:
+        assert load_credentials(path, None)
+    assert [entry["event"] for entry in logs] == ["key_file_open_to_others"] * count
+    assert all(entry["mode"] == f"{mode:04o}" for entry in logs)
+
+
+@pytest.mark.parametrize(
+    ("start", "event"),
+    [(-20, "certificate_expired"), (10, "certificate_not_yet_valid")],
+)
+def test_a_certificate_that_is_not_valid_now_gives_a_warning(
+    tmp_path: Path, start: int, event: str
+) -> None:
+    key = private_key(P_256, 0)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    name = credential(P_256).certificate.subject
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now + dt.timedelta(days=start))
+        .not_valid_after(now + dt.timedelta(days=start + 10))
+        .sign(key, hashes.SHA256())
+    )
+    content = key_pem(P_256) + certificate.public_bytes(Encoding.PEM)
+    with capture_logs() as logs:
+        assert load_credentials(write(tmp_path, content), None)
+    assert [entry["event"] for entry in logs] == [event]
 
 
 def test_files_that_cannot_be_read_or_are_too_large(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ import trio
 
 from ccid_protocol import vscard
 from ccidd import __version__
-from ccidd.service.state import State
 from programs import CCIDD, run_ccidd, started
 from qemu_peer import QemuPeer
 
@@ -97,8 +96,9 @@ def test_version_is_printed() -> None:
         (["--socket-path=x", VSCARD, "--reader=slots=2"], "--reader is for usbredir"),
         (["--socket-path=x", "--transport=ccid"], "invalid choice: 'ccid'"),
         (["--socket-path=x", "--card=nonsense"], "no such type of card"),
-        (["--socket-path=x", "--card=piv"], "keys=FILE.p12|FILE.pem is missing"),
+        (["--socket-path=x", "--card=piv"], "give it keys=FILE.p12|FILE.pem, or card=NAME"),
         (["--socket-path=x", VSCARD, "--card=piv", "--card=piv"], "one slot; give --card once"),
+        (["--socket-path=x", "--state-key-file="], "argument --state-key-file: a path is needed"),
         (["--socket=x"], "unrecognized arguments: --socket=x"),
         (["socket"], "unrecognized arguments: socket"),
         (["card"], "required: COMMAND"),
@@ -123,6 +123,8 @@ def test_wrong_options_are_one_line_and_status_2(arguments: list[str], message: 
             ["--socket-path=x", "--card=piv,keys=/nonexistent,pin-file=x"],
             "cannot read /nonexistent",
         ),
+        (["--socket-path=x", "--card=piv,card=alice"], "there is no card alice in"),
+        (["--socket-path=x", "--state-key-file=/nonexistent"], "cannot use /nonexistent: No such"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_status_1(
@@ -283,16 +285,21 @@ async def test_a_qemu_that_listens(
         assert process.wait(5) == 0
 
 
-def test_a_second_ccidd_does_not_take_the_socket(
+def test_a_second_ccidd_takes_neither_the_socket_nor_the_card(
     socket_path: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    with started([*options, f"--socket-path={socket_path}"], log=tmp_path / "log"):
+    with started([*options, f"--socket-path={socket_path}"], log=tmp_path / "log") as process:
         connect(socket_path).close()
-        second = subprocess.run(
-            [*options, f"--socket-path={socket_path}"], check=False, capture_output=True, text=True
-        )
+        other_state = f"--state-dir={tmp_path / 'other'}"
+        second = run_ccidd(f"--socket-path={socket_path}", other_state)
         assert second.returncode == 1
         assert "another process listens there" in second.stderr
+        (state,) = [option for option in options if option.startswith("--state-dir=")]
+        third = run_ccidd(f"--socket-path={tmp_path / 'third'}", state)
+        assert third.returncode == 1
+        assert third.stderr == (
+            f"ccidd: the card default is being served by process {process.pid}\n"
+        )
         connect(socket_path).close()
 
 
@@ -314,23 +321,23 @@ def test_a_log_that_nobody_reads_ends_nothing(socket_path: Path, options: tuple[
 # The embedded card.
 
 
-def test_the_embedded_card_is_shown_once_and_by_card_show(tmp_path: Path) -> None:
+def test_the_embedded_card_is_shown_once(tmp_path: Path) -> None:
     socket_path, log = tmp_path / "socket", tmp_path / "log"
     state = f"--state-dir={tmp_path / 'state'}"
-    assert run_ccidd("card", "show", state).returncode == 1
     for _ in range(2):
         with started([*CCIDD, state, f"--socket-path={socket_path}"], log=log) as process:
             connect(socket_path).close()
             process.terminate()
             process.wait(5)
-    shown = run_ccidd("card", "show", state)
-    assert shown.returncode == 0
-    (pin,) = re.findall(r"^PIN +(\d{6})$", shown.stdout, re.MULTILINE)
-    (puk,) = re.findall(r"^PUK +(\d{8})$", shown.stdout, re.MULTILINE)
     text = log.read_text()
+    (pin,) = re.findall(r"^PIN +(\d{6})$", text, re.MULTILINE)
+    (puk,) = re.findall(r"^PUK +(\d{8})$", text, re.MULTILINE)
     assert text.count(pin) == 1
     assert text.count(puk) == 1
-    assert re.search(r"^key +9A P-256", shown.stdout, re.MULTILINE)
+    shown = run_ccidd("card", "show", state)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "PIN   3 of 3 tries left\n" in shown.stdout
+    assert re.search(r"^key +9A P-256 +CN=ccidd PIV authentication", shown.stdout, re.MULTILINE)
 
 
 def test_the_embedded_card_is_not_shown_to_the_journal(tmp_path: Path) -> None:
@@ -343,7 +350,9 @@ def test_the_embedded_card_is_not_shown_to_the_journal(tmp_path: Path) -> None:
         subprocess.run(arguments, check=False, stdout=stdout, stderr=stdout, env=environ)
     assert "PIN  " not in journal.read_text()
     assert "event=card_made" in journal.read_text()
-    assert "PIN  " in run_ccidd("card", "show", f"--state-dir={tmp_path}").stdout
+    assert "`ccidd card reset-pin`" in journal.read_text()
+    shown = run_ccidd("card", "reset-pin", f"--state-dir={tmp_path}")
+    assert re.search(r"^PIN +\d{6}$", shown.stdout, re.MULTILINE)
 
 
 def test_a_journal_elsewhere_hides_no_pin(tmp_path: Path) -> None:
@@ -351,25 +360,17 @@ def test_a_journal_elsewhere_hides_no_pin(tmp_path: Path) -> None:
     assert "PIN  " in made.stdout
 
 
-def test_showing_a_card_makes_no_state(tmp_path: Path) -> None:
-    shown = run_ccidd("card", "show", f"--state-dir={tmp_path / 'none'}")
-    assert shown.returncode == 1
-    assert "there is no embedded card" in shown.stderr
-    assert not (tmp_path / "none").exists()
-
-
-def test_unblock_gives_the_tries_back(tmp_path: Path) -> None:
-    state = f"--state-dir={tmp_path}"
-    made = run_ccidd("--fd=99", state).stdout
-    (guid,) = re.findall(r"GUID (\S+)$", made, re.MULTILINE)
-    with State(tmp_path) as opened:
-        while opened.spend_try(guid, 0x80):
-            pass
-    assert "tries 0\n" in run_ccidd("card", "show", state).stdout
-    assert "tries 3\n" in run_ccidd("card", "unblock", state).stdout
-    assert "tries 3\n" in run_ccidd("card", "show", state).stdout
-    with State(tmp_path) as opened:
-        opened.spend_try("another", 0x80)
-    assert "tries 3\n" in run_ccidd("card", "unblock", "another", state).stdout
-    with State(tmp_path) as opened:
-        assert opened.tries_left("another", 0x80) == 3
+def test_a_pin_can_be_reset_while_a_guest_has_the_card(
+    socket_path: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    state = options[-1]
+    with started([*options, f"--socket-path={socket_path}"], log=tmp_path / "log") as process:
+        connect(socket_path).close()
+        assert f"by    process {process.pid}\n" in run_ccidd("card", "show", state).stdout
+        shown = run_ccidd("card", "reset-pin", "--json", state)
+        assert re.fullmatch(r"\d{6}", json.loads(shown.stdout)["pin"])
+        destroyed = run_ccidd("card", "destroy", "default", "--yes", state)
+        assert destroyed.returncode == 1
+        assert destroyed.stderr == (
+            f"ccidd: the card default is being served by process {process.pid}\n"
+        )

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The serial front door, with pcscd and libccid of this machine as its host."""
 
-import os
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +18,11 @@ from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.references import KeyReference
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.reader.pinentry.source import EntryRequest, PinEntry, Pins, PinSource
-from ccidd.reader.profile import Level, default_profile
 from ccidd.reader.slot import Slot
-from ccidd.transport.serial import PseudoTerminal, serial_model, serve_serial
+from ccidd.transport.serial import serial_model
 from credentials import credential
-from memory import VolatilePin
+from pcscd import Pcscd, pcscd, serving
+from piv import new_memory
 
 PIN = "123456"
 BOTH = (
@@ -51,7 +48,7 @@ class WithProtocols(Card):
 
     def __init__(self, interface: tuple[InterfaceBytes, ...], seconds: float = 0) -> None:
         keys = {KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256)}
-        self._card = piv_card(keys, VolatilePin(PIN.encode().ljust(8, b"\xff")))
+        self._card = piv_card(keys, new_memory())
         self._interface = interface
         self._seconds = seconds
 
@@ -65,77 +62,6 @@ class WithProtocols(Card):
         if command[1] == 0x87:  # GENERAL AUTHENTICATE
             await trio.sleep(self._seconds)
         return await self._card.transmit(command)
-
-
-class Pcscd:
-    """A pcscd in a mount namespace of its own, which holds its socket."""
-
-    def __init__(self, process: trio.Process) -> None:
-        enter = ["nsenter", f"--target={process.pid}", "--mount"]
-        if os.geteuid():
-            enter += ["--user", "--preserve-credentials"]
-        self._enter = enter
-
-    async def run(self, *command: str) -> str:
-        """Runs a program that finds this pcscd; gives what it says."""
-        with trio.fail_after(20):
-            result = await trio.run_process(
-                [*self._enter, *command],
-                capture_stdout=True,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        output = result.stdout.decode()
-        assert result.returncode == 0, output
-        return output
-
-
-@asynccontextmanager
-async def pcscd(link: Path, model: str) -> AsyncIterator[Pcscd]:
-    configuration = link.parent / "reader.conf.d"
-    configuration.mkdir(exist_ok=True)
-    (configuration / "ccidd").write_text(
-        'FRIENDLYNAME "ccidd"\n'
-        f"DEVICENAME {link}:{model}\n"
-        "LIBPATH /usr/lib/pcsc/drivers/serial/libccidtwin.so\n"
-    )
-    script = (
-        "mount -t tmpfs none /run && mkdir /run/pcscd && echo && exec pcscd -f -c"
-        f" {configuration} 2>&1"
-    )
-    as_root = ["--map-root-user"] if os.geteuid() else []
-    process = await trio.lowlevel.open_process(
-        ["unshare", "--mount", *as_root, "sh", "-c", script], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    log = bytearray()
-    try:
-        with trio.fail_after(60):
-            log += await process.stdout.receive_some()
-            assert log.startswith(b"\n"), "pcscd needs a mount namespace: unshare --mount failed"
-            host = Pcscd(process)
-            await host.run("sh", "-c", "until [ -S /run/pcscd/pcscd.comm ]; do sleep 0.02; done")
-        yield host
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-            await process.stdout.aclose()
-
-
-@asynccontextmanager
-async def serving(
-    link: Path, slots: list[Slot], pins: PinSource | None = None
-) -> AsyncIterator[None]:
-    terminal = PseudoTerminal(link)
-    try:
-        async with trio.open_nursery() as nursery:
-            profile = default_profile(len(slots), "1", Level.TPDU)
-            nursery.start_soon(partial(serve_serial, terminal, slots, profile, pins))
-            yield
-            nursery.cancel_scope.cancel()
-    finally:
-        terminal.close()
 
 
 async def sign_and_verify(host: Pcscd, directory: Path, pin: str | None = PIN) -> None:

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The PINs, the PUK, and what they open: VERIFY, CHANGE REFERENCE DATA, RESET RETRY COUNTER.
+
+Source: NIST SP 800-73-4, part 2, 2.4.3 (format of PINs) and 3.2.1 to 3.2.3; part 1, 3.3.2 (PIN
+usage policy) and table 4b (PIN rules of keys).
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from ccid_protocol.apdu import CommandAPDU, StatusWord
+from ccidd.card.application import CardError
+from ccidd.card.memory import CardMemory
+from ccidd.card.pin import Pin
+from ccidd.card.piv.records import DEFAULT_PINS, Records
+from ccidd.card.piv.references import PinPolicy, PinReference
+
+_SIZE: Final = 8
+"""Bytes of a PIN (6 to 8 digits, filled up with FF) and of a PUK (bytes of any kind)."""
+
+_MIN_DIGITS: Final = 6
+_PADDING: Final = b"\xff"
+
+DEFAULT_PIN: Final = b"123456".ljust(_SIZE, _PADDING)
+DEFAULT_PUK: Final = b"12345678"
+"""What cards with the extensions have after a reset."""
+
+DEFAULT_TRIES: Final = 3
+
+
+class Pins:
+    """The PINs of the application, and the security status that they give.
+
+    Args:
+        memory: the card's memory, with a PIN for each `PinReference`; one that was never set is
+            blocked.
+        records: the same, as the application's values.
+        global_pin_is_used: tells whether the discovery object makes the global PIN as good as the
+            application's.
+        extensions: whether the card has the extensions; it then counts what cannot be a PIN as a
+            wrong one (part 2, 3.2.1, leaves the choice), for tools block a PIN in this way before
+            they reset the card. Otherwise it costs no try.
+    """
+
+    def __init__(
+        self,
+        memory: CardMemory,
+        records: Records,
+        global_pin_is_used: Callable[[], bool],
+        *,
+        extensions: bool,
+    ) -> None:
+        self._records = records
+        self._global_pin_is_used = global_pin_is_used
+        self._extensions = extensions
+        self.application = Pin(memory.pin(PinReference.APPLICATION_PIN))
+        self.puk = Pin(memory.pin(PinReference.PUK))
+        self._global = Pin(memory.pin(PinReference.GLOBAL_PIN))
+        # Whether the PIN counts as verified immediately before: see `spend` and `use`.
+        self._fresh = False
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the condition "PIN" is satisfied, by either PIN that the discovery object allows.
+
+        The discovery object may have been changed since the global PIN was verified.
+        """
+        if self.application.verified:
+            return True
+        return self._global.verified and self._global_pin_is_used()
+
+    def use(self, policy: PinPolicy) -> None:
+        """Holds a key's security condition against the PIN's state, which its use then ages.
+
+        Raises:
+            CardError: The condition is not satisfied.
+        """
+        fresh, self._fresh = self._fresh, False
+        satisfied = {
+            PinPolicy.NEVER: True,
+            PinPolicy.ONCE: self.is_verified,
+            PinPolicy.ALWAYS: fresh and self.is_verified,
+        }
+        if not satisfied[policy]:
+            raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
+
+    def spend(self) -> None:
+        """Lets the PIN no longer count as verified immediately before."""
+        self._fresh = False
+
+    def end(self) -> None:
+        """Ends what the application's PIN has opened: another application was selected.
+
+        The status of the global PIN does not change with the application (part 2, 2.4.2).
+        """
+        self._fresh = False
+        self.application.end()
+
+    def reset(self) -> None:
+        """Ends what any PIN has opened."""
+        self._fresh = False
+        self.application.end()
+        self._global.end()
+
+    async def verify(self, command: CommandAPDU) -> None:
+        """VERIFY (part 2, 3.2.1)."""
+        pin = self._cardholder_pin(command.p2)
+        match command.p1, command.data:
+            case 0x00, b"":
+                await pin.check_status()
+            case 0x00, candidate:
+                await _check_not_blocked(pin)
+                self._check_candidate(candidate)
+                self._fresh = False
+                await pin.verify(candidate)
+                self._fresh = True
+            case 0xFF, b"":
+                pin.end()
+                self._fresh = False
+            case 0xFF, _:
+                raise CardError(StatusWord.INCORRECT_DATA)
+            case _:
+                raise CardError(StatusWord.INCORRECT_P1_P2)
+
+    async def change_reference_data(self, command: CommandAPDU) -> None:
+        """CHANGE REFERENCE DATA (part 2, 3.2.2), of a PIN or of the PUK."""
+        _check_p1(command)
+        is_puk = command.p2 == PinReference.PUK
+        pin = self.puk if is_puk else self._cardholder_pin(command.p2)
+        await _check_not_blocked(pin)
+        current, new = _two_values(command.data)
+        if not is_puk:
+            self._check_candidate(current)
+            if not _is_well_formed(new):
+                # Part 2 has the right PIN with a malformed new one change nothing, so the two are
+                # not even compared.
+                raise CardError(StatusWord.INCORRECT_DATA)
+        self._fresh = False
+        # A host that goes away in between finds a PIN that is the old one or the new one.
+        with trio.CancelScope(shield=True):
+            await pin.verify(current)
+            await self._change(pin, command.p2, new)
+
+    async def reset_retry_counter(self, command: CommandAPDU) -> None:
+        """RESET RETRY COUNTER (part 2, 3.2.3): the PUK gives the application's PIN a new value."""
+        _check_p1(command)
+        if command.p2 != PinReference.APPLICATION_PIN:
+            raise CardError(StatusWord.REFERENCED_DATA_NOT_FOUND)
+        await _check_not_blocked(self.puk)
+        puk, new = _two_values(command.data)
+        if not self._extensions and not _is_well_formed(new):
+            raise CardError(StatusWord.INCORRECT_DATA)
+        with trio.CancelScope(shield=True):
+            try:
+                await self.puk.verify(puk)
+            except CardError:
+                self.application.end()
+                self._fresh = False
+                raise
+            finally:
+                self.puk.end()
+            if not _is_well_formed(new):
+                raise CardError(StatusWord.INCORRECT_DATA)
+            # The security status of the PIN does not change.
+            await self._change(self.application, PinReference.APPLICATION_PIN, new)
+
+    async def set_tries(self, pin_tries: int, puk_tries: int) -> None:
+        """Sets how many wrong tries block PIN and PUK, and gives both their well-known values."""
+        with trio.CancelScope(shield=True):
+            await self.application.memory.set_max_tries(pin_tries)
+            await self.puk.memory.set_max_tries(puk_tries)
+            await self._set_defaults()
+        self.application.end()
+        self._fresh = False
+
+    async def restore_defaults(self) -> None:
+        """Gives PIN and PUK the values and tries of a card that was reset."""
+        await self.set_tries(DEFAULT_TRIES, DEFAULT_TRIES)
+
+    async def are_blocked(self) -> bool:
+        """Tells whether neither PIN nor PUK has a try left."""
+        return not (
+            await self.application.memory.tries_left() or await self.puk.memory.tries_left()
+        )
+
+    async def _set_defaults(self) -> None:
+        await self.application.memory.change(DEFAULT_PIN)
+        await self.puk.memory.change(DEFAULT_PUK)
+        defaults = bytes([PinReference.APPLICATION_PIN, PinReference.PUK])
+        await self._records.store({DEFAULT_PINS: defaults})
+
+    async def _change(self, pin: Pin, reference: int, new: bytes) -> None:
+        await pin.memory.change(new)
+        defaults = self._records.default_pins()
+        if reference in defaults:
+            await self._records.store({DEFAULT_PINS: bytes(defaults - {reference}) or None})
+
+    def _cardholder_pin(self, reference: int) -> Pin:
+        """Gives a PIN that VERIFY takes, which the discovery object decides."""
+        if reference == PinReference.APPLICATION_PIN:
+            return self.application
+        if reference == PinReference.GLOBAL_PIN and self._global_pin_is_used():
+            return self._global
+        raise CardError(StatusWord.REFERENCED_DATA_NOT_FOUND)
+
+    def _check_candidate(self, candidate: bytes) -> None:
+        if len(candidate) != _SIZE or not (self._extensions or _is_well_formed(candidate)):
+            raise CardError(StatusWord.INCORRECT_DATA)
+
+
+async def _check_not_blocked(pin: Pin) -> None:
+    """Refuses what needs a try when none is left, whatever else is wrong with it."""
+    if not await pin.memory.tries_left():
+        raise CardError(StatusWord.AUTHENTICATION_METHOD_BLOCKED)
+
+
+def _check_p1(command: CommandAPDU) -> None:
+    if command.p1:
+        raise CardError(StatusWord.INCORRECT_P1_P2)
+
+
+def _two_values(data: bytes) -> tuple[bytes, bytes]:
+    if len(data) != 2 * _SIZE:
+        raise CardError(StatusWord.INCORRECT_DATA)
+    return data[:_SIZE], data[_SIZE:]
+
+
+def _is_well_formed(pin: bytes) -> bool:
+    digits = pin.rstrip(_PADDING)
+    return len(pin) == _SIZE and len(digits) >= _MIN_DIGITS and digits.isdigit()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the keys of a card come from that `--card` describes: files, NSS databases, tokens."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ccidd.errors import UserError
+from ccidd.keys.files import load_credentials, read_secret
+from ccidd.keys.key import Credential
+from ccidd.keys.nss import open_database
+from ccidd.keys.pkcs11 import open_token
+from ccidd.keys.token import LoginResult, Token
+from ccidd.service.cardtypes import CardType
+from ccidd.service.options import CardOptions
+from ccidd.service.state import State
+
+_KEY: Final = re.compile(r"key([0-9A-Fa-f]{2})")
+_CERTIFICATE: Final = re.compile(r"cert([1-9][0-9]?)")
+_PKCS11: Final = "pkcs11:"
+_NSS: Final = "nss:"
+
+
+@dataclass(slots=True)
+class Keys:
+    """The keys of a card.
+
+    Attributes:
+        placed: the keys by their references, in the order of the references.
+        tokens: the tokens that some of them are on.
+    """
+
+    placed: dict[int, Credential] = field(default_factory=dict)
+    tokens: list[Token] = field(default_factory=list)
+
+
+class KeySources:
+    """Opens what the options of a card name.
+
+    Args:
+        options: the options.
+        kind: the kind of card.
+        state: closes the tokens, in the end.
+    """
+
+    def __init__(self, options: CardOptions, kind: CardType, state: State) -> None:
+        self._options = options
+        self._kind = kind
+        self._state = state
+        self._where = f"--card={options.type}"
+        self._tokens: list[Token] = []
+        password_file = options.one("password-file")
+        self._password = read_secret(Path(password_file)) if password_file else None
+
+    def keys(self) -> Keys:
+        """Opens the keys.
+
+        Raises:
+            UserError: A file, a database or a token cannot be used, or there is no room for a key.
+        """
+        placed = dict(self._placed())
+        others = [*self._from_files(), *self._from_nss(), *self._from_tokens()]
+        free = [reference for reference in self._kind.purposes if reference not in placed]
+        if len(others) > len(free):
+            total, room = len(others) + len(placed), len(self._kind.purposes)
+            raise UserError(f"{self._where}: {total} keys, but a card has {room}")
+        placed.update(zip(free, others, strict=False))
+        if len({each.key.subject_public_key_info() for each in placed.values()}) < len(placed):
+            raise UserError(f"{self._where}: the same key is there twice")
+        order = [reference for reference in self._kind.purposes if reference in placed]
+        return Keys({reference: placed[reference] for reference in order}, self._tokens)
+
+    def log_in(self) -> None:
+        """Logs the tokens in with the password of `password-file`, for a card with its own PIN.
+
+        Raises:
+            UserError: A token needs a password, or another one.
+        """
+        for token in self._tokens:
+            if not token.needs_login or token.is_logged_in:
+                continue
+            if self._password is None:
+                raise UserError(
+                    f"{self._where}: {token.name} needs a PIN: leave out pin-file, and the card's"
+                    " PIN is that one; or put it into password-file=FILE"
+                )
+            result = token.login_sync(self._password)
+            if result is not LoginResult.OK:
+                raise UserError(f"{self._where}: the PIN of {token.name} is {result.value}")
+
+    def _placed(self) -> Iterator[tuple[int, Credential]]:
+        seen = set()
+        for name in self._options.values:
+            match = _KEY.fullmatch(name)
+            if match is None:
+                continue
+            reference = int(match[1], 16)
+            if reference not in self._kind.purposes:
+                raise UserError(f"{self._where}: there is no key {match[1]} on such a card")
+            if reference in seen:
+                raise UserError(f"{self._where}: the option {name} is given twice")
+            seen.add(reference)
+            yield reference, self._one(name, self._options.one(name) or "")
+
+    def _one(self, option: str, source: str) -> Credential:
+        """Opens a source that is one key."""
+        credentials: Sequence[Credential]
+        if source.startswith(_PKCS11):
+            credentials = self._token(open_token(source))
+        elif source.startswith(_NSS):
+            credentials = self._database([source.removeprefix(_NSS)])
+        else:
+            credentials = load_credentials(Path(source), self._password)
+        if len(credentials) != 1:
+            raise UserError(
+                f"{self._where}: {option}={source} holds {len(credentials)} keys, and one is needed"
+            )
+        return credentials[0]
+
+    def _from_files(self) -> Iterator[Credential]:
+        for file in self._options.values.get("keys", ()):
+            yield from load_credentials(Path(file), self._password)
+
+    def _from_nss(self) -> Sequence[Credential]:
+        """Opens the certificates of `cert1=`, `cert2=`, ...; without any, all of the database."""
+        numbered = {
+            int(match[1]): self._options.one(name) or ""
+            for name in self._options.values
+            if (match := _CERTIFICATE.fullmatch(name)) is not None
+        }
+        nicknames = [numbered[number] for number in sorted(numbered)]
+        uses_some = any(
+            value.startswith(_NSS)
+            for name, (value, *_) in self._options.values.items()
+            if _KEY.fullmatch(name)
+        )
+        if not nicknames and (uses_some or self._options.one("nss") is None):
+            return ()
+        return self._database(nicknames)
+
+    def _from_tokens(self) -> Iterator[Credential]:
+        for uri in self._options.values.get("pkcs11", ()):
+            yield from self._token(open_token(uri))
+
+    def _database(self, nicknames: Sequence[str]) -> Sequence[Credential]:
+        database = self._options.one("nss")
+        if database is None:
+            raise UserError(f"{self._where}: a nickname needs a database: nss=sql:DIR")
+        return self._token(open_database(database, nicknames))
+
+    def _token(self, token: Token) -> Sequence[Credential]:
+        self._state.resources.callback(token.close)
+        self._tokens.append(token)
+        return token.credentials()
+
+
+def pins_from_files(options: CardOptions) -> Mapping[str, tuple[bytes, str]]:
+    """Reads the files with PIN and PUK.
+
+    Returns:
+        What is in each, and its name, by option.
+
+    Raises:
+        UserError: One cannot be read.
+    """
+    names = {name: options.one(name) for name in ("pin-file", "puk-file")}
+    return {name: (read_secret(Path(file)), file) for name, file in names.items() if file}

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The PIN of a card whose keys are on a token: it is the token's (C_Login).
+
+ccidd counts the tries as well, durably and before the token sees the PIN: many tokens count none,
+an NSS database for one, and those that do are not to be blocked by a guest that never gives up.
+Of its own counter a token tells no number, but flags (PKCS #11 2.40, 3.2, CK_TOKEN_INFO). What is
+left is the least of what ccidd has counted and what the token says:
+
+=========================  ==========
+CKF_USER_PIN_LOCKED        0 (6983)
+CKF_USER_PIN_FINAL_TRY     1 (63C1)
+CKF_USER_PIN_COUNT_LOW     2 (63C2)
+=========================  ==========
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+import structlog
+
+from ccid_protocol.apdu import StatusWord
+from ccidd.card.application import CardError
+from ccidd.card.pin import PinMemory
+from ccidd.keys.key import KeyUnavailableError
+from ccidd.keys.token import LoginResult, Token
+from ccidd.service.state import State
+from ccidd.service.state.schema import MAX_TRIES
+
+_PADDING: Final = b"\xff"
+
+_AT_MOST: Final = {LoginResult.LOCKED: 0, LoginResult.LAST_TRY: 1, LoginResult.FEW_LEFT: 2}
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_T = TypeVar("_T")
+
+
+class TokenPin(PinMemory):
+    """The PIN of one token, or of several that have the same.
+
+    Args:
+        state: where tries are counted.
+        guid: the card's GUID.
+        reference: the PIN's key reference.
+        tokens: the tokens; the first is asked whether a PIN is right, and then the others.
+    """
+
+    def __init__(self, state: State, guid: str, reference: int, tokens: Sequence[Token]) -> None:
+        self._state = state
+        self._place = guid, reference
+        self._tokens = tokens
+        if state.pin(guid, reference) is None:
+            state.set_max_tries(guid, reference, MAX_TRIES)
+
+    async def tries_left(self) -> int:
+        """See `PinMemory.tries_left`."""
+        record = await self._call(self._state.pin)
+        counted = 0 if record is None else record.tries_left
+        try:
+            status = await self._tokens[0].pin_status()
+        except KeyUnavailableError:
+            return counted
+        return min(counted, _AT_MOST.get(status, counted))
+
+    async def max_tries(self) -> int:
+        """See `PinMemory.max_tries`."""
+        record = await self._call(self._state.pin)
+        return MAX_TRIES if record is None else record.max_tries
+
+    async def compare(self, candidate: bytes) -> bool:
+        """See `PinMemory.compare`.
+
+        Raises:
+            CardError: 6F00: the token is not there or does not work. The PIN was not compared, and
+                the try is given back.
+        """
+        if await self._call(self._state.spend_try) is None:
+            return False
+        pin = candidate.rstrip(_PADDING)
+        for token in self._tokens:
+            try:
+                result = await token.login(pin)
+            except KeyUnavailableError as error:
+                log.warning("token_unavailable", token=token.name, reason=str(error))
+                await self._call(self._state.return_try)
+                raise CardError(StatusWord.NO_PRECISE_DIAGNOSIS) from error
+            if result is not LoginResult.OK:
+                log.info("token_pin_refused", token=token.name, result=result.value)
+                return False
+        await self._call(self._state.restore_tries)
+        return True
+
+    async def change(self, new: bytes) -> None:  # noqa: ARG002 (it is not used)
+        """See `PinMemory.change`: a token's PIN is not changed from here.
+
+        Raises:
+            CardError: 6A81, always.
+        """
+        raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)
+
+    async def set_max_tries(self, count: int) -> None:
+        """See `PinMemory.set_max_tries`."""
+        await self._call(partial(self._state.set_max_tries, count=count))
+
+    async def _call(self, operation: Callable[[str, int], _T]) -> _T:
+        return await self._state.in_thread(partial(operation, *self._place))
