@@ -71,6 +71,10 @@ class Console:
             finally:
                 self._terminal = None
 
+    async def type(self, text: bytes) -> None:
+        """Send what a person would type."""
+        await self._stream.send_all(text)
+
     async def aclose(self) -> None:
         """Close the host's end."""
         await self._stream.aclose()

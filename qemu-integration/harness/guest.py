@@ -155,6 +155,10 @@ class Guest:
         self.process.kill()
         await self.process.wait()
 
+    async def type(self, text: bytes) -> None:
+        """Type on the serial console."""
+        await self._machine.console.type(text)
+
     async def interact(self) -> None:
         """Give the person at the terminal a shell in the guest, until it ends or Ctrl-].
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import trio
 from harness import scripted_reader
 from harness.ccidd import running_ccidd
 from harness.errors import HarnessError
-from harness.scripted_reader import Hand, hand_at
+from harness.scripted_reader import Hand, atr_of_card, hand_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -73,3 +75,20 @@ async def until_cards(guest: Guest, wanted: Mapping[int, bool]) -> None:
             pass
         return
     raise HarnessError(f"pcscd shows {seen}, not {dict(wanted)}")
+
+
+async def transmit_to(guest: Guest, number: int) -> list[bytes]:
+    """Ask a card who it is as soon as the guest gets to it, in slot 0; return ATR and response."""
+    with trio.move_on_after(30):
+        while True:
+            with contextlib.suppress(HarnessError):
+                answers = await transmit(guest, 0, WHO_ARE_YOU)
+                if answers[0] == atr_of_card(number):
+                    return answers
+    raise HarnessError(f"the guest does not get to card {number}")
+
+
+async def usb_history(guest: Guest) -> list[str]:
+    """Return what the guest's kernel said of USB devices that came and went."""
+    said = (await guest.run("dmesg")).text
+    return re.findall(r"usb \S+: (?:new .*|USB disconnect.*)", said)
