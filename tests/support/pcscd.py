@@ -15,6 +15,9 @@ from ccidd.reader.profile import Level, default_profile
 from ccidd.reader.slot import Slot
 from ccidd.transport.serial import PseudoTerminal, serve_serial
 
+_PATIENCE = 60
+"""Seconds for a program; pcscd takes its time over a reader that was busy when it came."""
+
 
 class Pcscd:
     """A pcscd in a mount namespace of its own, which holds its socket."""
@@ -27,7 +30,7 @@ class Pcscd:
 
     async def run(self, *command: str) -> str:
         """Runs a program that finds this pcscd; gives what it says."""
-        with trio.fail_after(20):
+        with trio.fail_after(_PATIENCE):
             result = await trio.run_process(
                 [*self._enter, *command],
                 capture_stdout=True,

@@ -116,7 +116,7 @@ async def test_pcscd_follows_a_card_that_goes_and_comes(link: Path, tmp_path: Pa
 
 
 async def until_listed(host: Pcscd, text: str) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while text not in await host.run("opensc-tool", "--list-readers"):
             pass
 
@@ -142,7 +142,7 @@ async def test_pcscd_may_be_killed_and_started_again(link: Path, tmp_path: Path)
 async def ignoring_failure(run: Callable[..., Awaitable[str]], *command: str) -> None:
     try:
         await run(*command)
-    except AssertionError:
+    except (AssertionError, trio.TooSlowError):
         return
 
 
