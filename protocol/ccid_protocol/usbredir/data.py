@@ -91,10 +91,10 @@ class BulkPacket(_Transfer):
     def __post_init__(self) -> None:
         self._complete_length()
 
-    def answer(self, data: bytes = b"", *, status: int = Status.SUCCESS) -> Self:
+    def answer(self, data: bytes = b"", *, status: int = Status.SUCCESS) -> "BulkPacket":
         """Gives the answer to this request: with data (IN), or taking all or nothing (OUT)."""
         length = self._answer_length(data, status)
-        return replace(self, length=length, status=status, data=data)
+        return BulkPacket(self.id, self.endpoint, length, status, self.stream_id, data)
 
 
 @dataclass(frozen=True, slots=True)

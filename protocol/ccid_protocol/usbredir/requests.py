@@ -87,7 +87,7 @@ class Requests:
 
     def add(self, request: Request) -> None:
         """Puts a request at the end."""
-        if isinstance(request, ControlPacket | BulkPacket | InterruptPacket):
+        if isinstance(request, ControlPacket | BulkPacket | InterruptPacket) and request.data:
             request = replace(request, data=b"")
         if isinstance(request, PlainRequest):
             self._plain.append(request)
@@ -112,11 +112,13 @@ class Requests:
         that one, whatever else it says. So there is nothing to answer with this id until that is
         done.
         """
-        if isinstance(answer, TransferAnswer):
-            for request in self._cancelled:
-                if request.id == answer.id:
-                    return request if _is_for(answer, request) else None
-        return next((request for request in self if _is_for(answer, request)), None)
+        if not isinstance(answer, TransferAnswer):
+            return next((request for request in self._plain if _is_for(answer, request)), None)
+        for request in self._cancelled:
+            if request.id == answer.id:
+                return request if _is_for(answer, request) else None
+        transfer = self._transfers.get(answer.id)
+        return transfer if transfer is not None and _is_for(answer, transfer) else None
 
     def is_cancelled(self, request: Request) -> bool:
         """Whether a request that waits was cancelled."""
@@ -159,9 +161,21 @@ def find_answer_fault(request: Request, answer: Answer) -> str | None:
         assert isinstance(request, ControlPacket | BulkPacket | InterruptPacket)
         if answer.length > request.length:
             return f"of {answer.length} bytes to a request for {request.length}"
-        if replace(answer, status=request.status, length=request.length, data=b"") != request:
+        if _repeated(answer) != _repeated(request):
             return "that does not repeat its request"
     return None
+
+
+def _repeated(packet: ControlPacket | BulkPacket | InterruptPacket) -> tuple[int, ...]:
+    """Gives what an answer has in common with its request."""
+    match packet:
+        case BulkPacket():
+            return packet.id, packet.endpoint, packet.stream_id
+        case InterruptPacket():
+            return packet.id, packet.endpoint
+        case ControlPacket():
+            setup = (packet.requesttype, packet.request, packet.value, packet.index)
+            return packet.id, packet.endpoint, *setup
 
 
 def _queue(request: Request) -> tuple[type[Answer], bool]:
