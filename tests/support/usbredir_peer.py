@@ -7,6 +7,7 @@ qemu-integration/test_usbredir_peer.py holds it against the real one.
 import itertools
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self, TypeVar
 
 import trio
@@ -56,6 +57,7 @@ class UsbredirPeer:
         self._ids = itertools.count(0x1_0000_0000)
         self._seen: deque[Packet] = deque()
         self._progress = trio.Event()
+        self._sending = trio.Lock()
         self.closed = False
 
     async def run(self) -> None:
@@ -64,11 +66,14 @@ class UsbredirPeer:
             await self.send(self.connection.hello)
         while not self.closed:
             try:
-                data = bytes(await self._stream.receive_some(65536))
+                self.connection.receive_data(bytes(await self._stream.receive_some(65536)))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = b""
-            self.connection.receive_data(data)
-            while not isinstance(event := self.connection.next_event(), NeedData):
+                # Be it within a packet: it is broken, or the test has closed it.
+                self.closed = True
+            while not self.closed:
+                event = self.connection.next_event()
+                if isinstance(event, NeedData):
+                    break
                 if isinstance(event, ConnectionClosed):
                     self.closed = True
                     break
@@ -83,7 +88,9 @@ class UsbredirPeer:
             await self.send(Reset())
             await self.send(self.control_packet(GET_DEVICE_DESCRIPTOR))
         elif isinstance(packet, DeviceDisconnect):
-            await self.send(DeviceDisconnectAck())
+            # Nobody waits for it.
+            with suppress(trio.BrokenResourceError):
+                await self.send(DeviceDisconnectAck())
 
     def control_packet(self, setup: SetupPacket) -> ControlPacket:
         return ControlPacket(
@@ -97,11 +104,12 @@ class UsbredirPeer:
         )
 
     async def send(self, packet: Packet) -> None:
-        await self._stream.send_all(self.connection.send(packet))
+        await self.write(self.connection.send(packet))
 
     async def write(self, data: bytes) -> None:
-        """Writes bytes that no QEMU would."""
-        await self._stream.send_all(data)
+        """Writes bytes, be it such as no QEMU would, behind those that are being written."""
+        async with self._sending:
+            await self._stream.send_all(data)
 
     async def close(self) -> None:
         await self._stream.aclose()
