@@ -50,8 +50,7 @@ class TokenPin(PinMemory):
         self._state = state
         self._place = guid, reference
         self._tokens = tokens
-        if state.pin(guid, reference) is None:
-            state.set_max_tries(guid, reference, MAX_TRIES)
+        state.note_pin(guid, reference)
 
     async def tries_left(self) -> int:
         """See `PinMemory.tries_left`."""

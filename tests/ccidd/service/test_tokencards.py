@@ -62,6 +62,7 @@ def files(tmp_path: Path) -> Path:
     pem = private_key_pem(private_key(P_256, 1))
     pem += credential(P_256, 1).certificate.public_bytes(Encoding.PEM)
     contents = {"key": pem, "pin": b"111111\n", "password": PASSWORD.encode(), "wrong": b"wrong\n"}
+    contents["token-password"] = b"123456\n"
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o600)
@@ -96,6 +97,32 @@ async def test_a_card_blocks_though_its_token_does_not(state: State, token: str)
     (record,) = state.cards()
     state.restore_tries(record.guid, 0x80)
     assert await verify(card, "123456") == 0x9000
+
+
+async def test_two_processes_can_serve_a_token(state: State, token: str, tmp_path: Path) -> None:
+    options = parse_card(f"piv,pkcs11={token}")
+    card = await selected(open_card(options, state))
+    with State(tmp_path / "state", cost=CHEAP) as elsewhere:
+        other = await selected(open_card(options, elsewhere))
+        assert await verify(card, "123456") == 0x9000
+        assert await sign(other, 0x9A, P_256) == 0x6982
+        assert await verify(other, "000000") == 0x63C2
+        assert await sign(card, 0x9A, P_256) == 0x9000
+        assert await verify(card, "000000") == 0x63C1
+        assert await verify(other, "123456") == 0x9000
+        assert await sign(other, 0x9A, P_256) == 0x9000
+
+
+@pytest.mark.parametrize("options", ["vendor-extensions=on", "key9D=@key,pin-file=@pin"])
+def test_a_card_on_which_something_may_be_stored_is_not_shared(
+    state: State, token: str, tmp_path: Path, files: Path, options: str
+) -> None:
+    text = f"piv,pkcs11={token},{options}".replace("@", f"{files}/")
+    if "pin-file" in options:
+        text += f",password-file={files}/token-password"
+    open_card(parse_card(text), state)
+    with State(tmp_path / "state", cost=CHEAP) as elsewhere, pytest.raises(UserError, match="by"):
+        open_card(parse_card(text), elsewhere)
 
 
 async def test_a_token_that_is_gone_costs_no_try(
