@@ -128,7 +128,7 @@ class _Daemon:
         await endpoint.run(self._handle, task_status=task_status)
         daemon.cancel()
 
-    async def _handle(self, stream: trio.SocketStream) -> bool:
+    async def _handle(self, stream: trio.abc.Stream) -> bool:
         async with self._connection:
             if self._stopping:
                 return False

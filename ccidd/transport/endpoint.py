@@ -20,10 +20,11 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
+from ccidd.transport.tcp import prompt
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-Handler: TypeAlias = Callable[[trio.SocketStream], Awaitable[bool]]
+Handler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[bool]]
 """Serves one connection; tells whether its peer spoke the right protocol."""
 
 FIRST_RETRY_DELAY: Final = 0.1
@@ -97,7 +98,7 @@ class Listener(Endpoint):
                     await trio.sleep(_ACCEPT_RETRY_DELAY)
                     continue
                 async with stream:
-                    await handler(stream)
+                    await handler(prompt(stream))
 
     def close(self) -> None:
         """See `Endpoint.close`; a file that took the place of the socket's stays."""
@@ -121,7 +122,7 @@ class Connected(Endpoint):
         """See `Endpoint.run`: ends with its only connection."""
         task_status.started()
         async with self._stream:
-            await handler(self._stream)
+            await handler(prompt(self._stream))
 
     def close(self) -> None:
         """See `Endpoint.close`."""
@@ -174,7 +175,7 @@ class Connector(Endpoint):
             else:
                 last_reason = None
                 async with stream:
-                    if await handler(stream):
+                    if await handler(prompt(stream)):
                         delay = FIRST_RETRY_DELAY
             await trio.sleep(delay)
             delay = min(2 * delay, LAST_RETRY_DELAY)
