@@ -15,9 +15,24 @@ from ccidd.service.options import CardOptions
 from ccidd.service.pincodes import pin_on_wire, puk_on_wire
 from ccidd.service.state import CardRecord, State, StoredMemory
 from ccidd.service.state.memory import apply_pin_file
+from ccidd.service.supply import CardSupply, FixedCard, Protect, unprotected
 from ccidd.service.tokenpin import TokenPin
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def open_supply(options: CardOptions, state: State, protect: Protect = unprotected) -> CardSupply:
+    """Opens what fills the slots that a `--card` describes.
+
+    Args:
+        options: the parsed `--card`.
+        state: what the cards remember.
+        protect: what stands between the guest and each card.
+
+    Raises:
+        UserError: As `open_card`.
+    """
+    return FixedCard(protect(open_card(options, state)))
 
 
 def open_card(options: CardOptions, state: State) -> Card:

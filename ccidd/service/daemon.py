@@ -19,6 +19,7 @@ from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import ReaderProfile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
+from ccidd.service.supply import Filling
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal, serve_serial
 from ccidd.transport.usbredir import UsbredirPort
@@ -32,12 +33,13 @@ STOP_TIMEOUT: Final = 3.0
 """Seconds that a connection has to end when the process is told to stop."""
 
 
-async def serve(open_endpoint: OpenEndpoint, slot: Slot) -> bool:
+async def serve(open_endpoint: OpenEndpoint, slot: Slot, fillings: Sequence[Filling] = ()) -> bool:
     """Serves one slot over `vscard` until SIGTERM or SIGINT, or until no connection can come.
 
     Args:
         open_endpoint: opens what connections come from; signals are caught before.
         slot: the slot with the card for the guest.
+        fillings: what puts cards into it meanwhile.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -45,11 +47,15 @@ async def serve(open_endpoint: OpenEndpoint, slot: Slot) -> bool:
     Raises:
         UserError: The endpoint cannot be opened.
     """
-    return await _Daemon([slot], partial(serve_vscard, slot=slot)).run(open_endpoint)
+    background = [filling.run for filling in fillings]
+    return await _Daemon([slot], partial(serve_vscard, slot=slot), background).run(open_endpoint)
 
 
 async def serve_reader(
-    open_endpoint: OpenEndpoint, slots: Sequence[Slot], device: UsbReader
+    open_endpoint: OpenEndpoint,
+    slots: Sequence[Slot],
+    device: UsbReader,
+    fillings: Sequence[Filling] = (),
 ) -> bool:
     """Serves a whole reader over `usbredir`, as `serve` does.
 
@@ -57,13 +63,19 @@ async def serve_reader(
         open_endpoint: opens what connections come from.
         slots: the reader's slots.
         device: the reader.
+        fillings: what puts cards into the slots meanwhile.
     """
     port = UsbredirPort(device, slots)
-    return await _Daemon(slots, port.serve, port.run).run(open_endpoint)
+    background = [port.run, *(filling.run for filling in fillings)]
+    return await _Daemon(slots, port.serve, background).run(open_endpoint)
 
 
 async def serve_line(
-    line: PseudoTerminal, slots: Sequence[Slot], profile: ReaderProfile, pins: PinSource | None
+    line: PseudoTerminal,
+    slots: Sequence[Slot],
+    profile: ReaderProfile,
+    pins: PinSource | None,
+    fillings: Sequence[Filling] = (),
 ) -> None:
     """Serves a whole reader over `serial` until SIGTERM or SIGINT.
 
@@ -72,16 +84,21 @@ async def serve_line(
         slots: the reader's slots.
         profile: what the reader is like.
         pins: where PINs come from that are entered at the reader, if there is such a place.
+        fillings: what puts cards into the slots meanwhile.
     """
     try:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve_serial, line, slots, profile, pins)
-                log.info("ready")
-                await _wait_for_signal(signals)
-                nursery.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT
-                for slot in slots:
-                    slot.unplug()
+            async with trio.open_nursery() as supplies:
+                for filling in fillings:
+                    supplies.start_soon(filling.run)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(serve_serial, line, slots, profile, pins)
+                    log.info("ready")
+                    await _wait_for_signal(signals)
+                    nursery.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT
+                    for slot in slots:
+                        slot.unplug()
+                supplies.cancel_scope.cancel()
     finally:
         line.close()
         log.info("stopped")
@@ -92,7 +109,7 @@ class _Daemon:
         self,
         slots: Sequence[Slot],
         handler: Handler,
-        background: Callable[[], Awaitable[None]] | None = None,
+        background: Sequence[Callable[[], Awaitable[None]]],
     ) -> None:
         self._slots = slots
         self._handler = handler
@@ -106,8 +123,8 @@ class _Daemon:
             endpoint = open_endpoint()
             try:
                 async with trio.open_nursery() as nursery:
-                    if self._background is not None:
-                        nursery.start_soon(self._background)
+                    for task in self._background:
+                        nursery.start_soon(task)
                     await nursery.start(self._accept, endpoint, nursery.cancel_scope)
                     log.info("ready")
                     await _wait_for_signal(signals)

@@ -15,11 +15,12 @@ import trio
 
 from ccid_protocol import vscard
 from ccid_protocol.apdu import ResponseAPDU, StatusWord
+from ccid_protocol.atr import ATR
 from ccid_protocol.errors import RemoteProtocolError
 from ccid_protocol.events import ConnectionClosed, NeedData
-from ccidd.card.card import Card
+from ccidd.card.card import Card, CardGoneError
 from ccidd.reader.short_responses import ShortResponses
-from ccidd.reader.slot import Slot
+from ccidd.reader.slot import Insertion, Slot
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -69,6 +70,17 @@ async def serve_vscard(stream: trio.abc.Stream, slot: Slot) -> bool:
     else:
         log.info("connection_closed")
     return session.is_open
+
+
+async def _transmit(card: ShortResponses, command: bytes) -> bytes:
+    """Has a card carry out a command; a fault of it is a card that does not answer."""
+    try:
+        return await card.transmit(command)
+    except CardGoneError:
+        return _CARD_IS_MUTE
+    except Exception:
+        log.exception("card_fault")
+        return _CARD_IS_MUTE
 
 
 class _Session:
@@ -149,7 +161,7 @@ class _Session:
             response = _CARD_IS_MUTE
             with trio.CancelScope() as self._working:
                 if self._card is not None:
-                    response = await self._card.transmit(message.data)
+                    response = await _transmit(self._card, message.data)
             await self._until(lambda: self.is_open)
             await self._send(vscard.APDU(response, self._reader_id))
             self._announce_progress()
@@ -192,9 +204,12 @@ class _Session:
                 await self._slot.wait_until_not(None)
                 continue
             try:
-                await self._insert(insertion.contacts)
+                atr = await self._power_on(insertion)
+                if atr is not None:
+                    await self._insert(insertion.contacts, atr)
                 await self._slot.wait_until_not(insertion)
-                await self._remove()
+                if atr is not None:
+                    await self._remove()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_TIMEOUT):
                     await insertion.contacts.power_off()
@@ -202,9 +217,27 @@ class _Session:
                 await trio.sleep(SWAP_DELAY)
         await self._notify(vscard.ReaderRemove(self._reader_id))
 
-    async def _insert(self, card: Card) -> None:
+    async def _power_on(self, insertion: Insertion) -> ATR | None:
+        """Powers a card on; None if it is mute, or gone before it answers."""
+        atr = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_gone, insertion, nursery.cancel_scope)
+            try:
+                atr = await insertion.contacts.power_on()
+            except CardGoneError:
+                log.info("card_is_mute")
+            except Exception:
+                log.exception("card_fault")
+            nursery.cancel_scope.cancel()
+        return atr
+
+    async def _cancel_when_gone(self, insertion: Insertion, scope: trio.CancelScope) -> None:
+        await self._slot.wait_until_not(insertion)
+        scope.cancel()
+
+    async def _insert(self, card: Card, answer_to_reset: ATR) -> None:
         # QEMU's reader speaks T=0 alone.
-        atr = (await card.power_on()).for_t0().encode()
+        atr = answer_to_reset.for_t0().encode()
         self._card = ShortResponses(
             card, longest=vscard.MAX_RESPONSE, forbidden={vscard.UNSAFE_RESPONSE_LENGTH}
         )
