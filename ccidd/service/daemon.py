@@ -29,17 +29,25 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 OpenEndpoint: TypeAlias = Callable[[], Endpoint]
 
+Background: TypeAlias = Callable[[], Awaitable[None]]
+
 STOP_TIMEOUT: Final = 3.0
 """Seconds that a connection has to end when the process is told to stop."""
 
 
-async def serve(open_endpoint: OpenEndpoint, slot: Slot, fillings: Sequence[Filling] = ()) -> bool:
+async def serve(
+    open_endpoint: OpenEndpoint,
+    slot: Slot,
+    fillings: Sequence[Filling] = (),
+    others: Sequence[Background] = (),
+) -> bool:
     """Serves one slot over `vscard` until SIGTERM or SIGINT, or until no connection can come.
 
     Args:
         open_endpoint: opens what connections come from; signals are caught before.
         slot: the slot with the card for the guest.
         fillings: what puts cards into it meanwhile.
+        others: what else is to run meanwhile.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -47,7 +55,7 @@ async def serve(open_endpoint: OpenEndpoint, slot: Slot, fillings: Sequence[Fill
     Raises:
         UserError: The endpoint cannot be opened.
     """
-    background = [filling.run for filling in fillings]
+    background = [*(filling.run for filling in fillings), *others]
     return await _Daemon([slot], partial(serve_vscard, slot=slot), background).run(open_endpoint)
 
 
@@ -109,7 +117,7 @@ class _Daemon:
         self,
         slots: Sequence[Slot],
         handler: Handler,
-        background: Sequence[Callable[[], Awaitable[None]]],
+        background: Sequence[Background],
     ) -> None:
         self._slots = slots
         self._handler = handler

@@ -36,7 +36,7 @@ def connected_descriptor(listening: socket.socket) -> Case:
 async def test_each_tcp_connection_acknowledges_at_once(
     family: socket.AddressFamily, address: str, case: Callable[[socket.socket], Case]
 ) -> None:
-    seen: list[tuple[int, int, int]] = []
+    seen: list[tuple[bool, bool, bool]] = []
 
     async def handle(stream: trio.abc.Stream) -> bool:
         assert isinstance(stream, PromptStream)
@@ -51,7 +51,6 @@ async def test_each_tcp_connection_acknowledges_at_once(
         seen.append((bool(at_start), bool(after_receiving), bool(no_delay)))
         await stream.wait_send_all_might_not_block()
         await stream.send_all(b"answer")
-        nursery.cancel_scope.cancel()
         return True
 
     listening = socket.create_server((address, 0), family=family)
@@ -62,7 +61,7 @@ async def test_each_tcp_connection_acknowledges_at_once(
             with await trio.to_thread.run_sync(peer_of) as peer:
                 peer.sendall(b"header")
                 assert await trio.to_thread.run_sync(peer.recv, 100) == b"answer"
-                await trio.sleep_forever()
+            nursery.cancel_scope.cancel()
         endpoint.close()
     assert seen == [(True, True, True)]
 
