@@ -15,13 +15,12 @@ from typing import Final, TypeAlias
 import structlog
 import trio
 
-from ccidd.reader.pinentry.source import PinSource
-from ccidd.reader.profile import ReaderProfile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
+from ccidd.reader.witness import Witness
 from ccidd.service.supply import Filling
 from ccidd.transport.endpoint import Endpoint, Handler
-from ccidd.transport.serial import PseudoTerminal, serve_serial
+from ccidd.transport.serial import PseudoTerminal
 from ccidd.transport.usbredir import UsbredirPort
 from ccidd.transport.vscard import serve_vscard
 
@@ -39,6 +38,7 @@ async def serve(
     open_endpoint: OpenEndpoint,
     slot: Slot,
     fillings: Sequence[Filling] = (),
+    witness: Witness | None = None,
     others: Sequence[Background] = (),
 ) -> bool:
     """Serves one slot over `vscard` until SIGTERM or SIGINT, or until no connection can come.
@@ -47,6 +47,7 @@ async def serve(
         open_endpoint: opens what connections come from; signals are caught before.
         slot: the slot with the card for the guest.
         fillings: what puts cards into it meanwhile.
+        witness: who looks on.
         others: what else is to run meanwhile.
 
     Returns:
@@ -56,7 +57,8 @@ async def serve(
         UserError: The endpoint cannot be opened.
     """
     background = [*(filling.run for filling in fillings), *others]
-    return await _Daemon([slot], partial(serve_vscard, slot=slot), background).run(open_endpoint)
+    handler = partial(serve_vscard, slot=slot, witness=witness)
+    return await _Daemon([slot], handler, background).run(open_endpoint)
 
 
 async def serve_reader(
@@ -81,8 +83,7 @@ async def serve_reader(
 async def serve_line(
     line: PseudoTerminal,
     slots: Sequence[Slot],
-    profile: ReaderProfile,
-    pins: PinSource | None,
+    serve_on_line: Callable[[], Awaitable[None]],
     fillings: Sequence[Filling] = (),
 ) -> None:
     """Serves a whole reader over `serial` until SIGTERM or SIGINT.
@@ -90,8 +91,7 @@ async def serve_line(
     Args:
         line: the pseudo-terminal; it is closed in the end.
         slots: the reader's slots.
-        profile: what the reader is like.
-        pins: where PINs come from that are entered at the reader, if there is such a place.
+        serve_on_line: serves the reader on the line until the slots are unplugged.
         fillings: what puts cards into the slots meanwhile.
     """
     try:
@@ -100,7 +100,7 @@ async def serve_line(
                 for filling in fillings:
                     supplies.start_soon(filling.run)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(serve_serial, line, slots, profile, pins)
+                    nursery.start_soon(serve_on_line)
                     log.info("ready")
                     await _wait_for_signal(signals)
                     nursery.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT

@@ -12,6 +12,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, NoReturn
 
 import structlog
@@ -169,7 +170,7 @@ def _run(arguments: Sequence[str]) -> None:
             await commands.run()
 
         others = [readers.run, take_commands]
-        served = trio.run(serve, lambda: connector, guest, fillings, others)
+        served = trio.run(partial(serve, lambda: connector, guest, fillings, others=others))
     if not served:
         print(f"ccidd-vscclient: {connector.failure}", file=sys.stderr)  # noqa: T201 (its last word)
         sys.exit(EXIT_CONNECTION)
