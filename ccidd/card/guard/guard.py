@@ -160,7 +160,7 @@ class Guard(Card):
         if judgement.asks:
             await self._check_consent(judgement, selected)
         response = await self._send_all(parts, command_class.channel)
-        if self._rules.retry_floor and concerns_pin(whole, selected.kind):
+        if self._rules.retry_floor and concerns_pin(whole):
             return ResponseAPDU(response.data, self._floor.shown(whole, response.sw))
         return response
 
@@ -202,7 +202,7 @@ class Guard(Card):
         response = await self._send(question)
         if response.sw >> 8 == _WRONG_LE:
             response = await self._send(_with_le(question, response.sw))
-        elif response.sw >> 8 == _MORE_DATA:
+        if response.sw >> 8 == _MORE_DATA:
             fetch = CommandAPDU(question.cla, Instruction.GET_RESPONSE, 0, 0)
             response = await self._send(_with_le(fetch, response.sw))
         return response

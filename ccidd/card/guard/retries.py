@@ -33,7 +33,7 @@ from ccid_protocol.apdu import (
     tries_left,
 )
 from ccid_protocol.errors import RemoteProtocolError
-from ccidd.card.guard.command_class import GSC, CommandClass, Form
+from ccidd.card.guard.command_class import CommandClass, Form
 from ccidd.card.guard.judge import PIN_INSTRUCTIONS
 from ccidd.card.guard.selection import Kind
 from ccidd.card.piv.extensions import ExtensionInstruction
@@ -58,6 +58,7 @@ _BY_ADMINISTRATOR: Final = 0x02
 _METADATA_RETRIES: Final = 0x06
 
 _COUNTED: Final = 0x63C0
+_MORE_DATA: Final = 0x61
 _NOT_COMPARED: Final = {0x67, 0x68, 0x6A, 0x6B, 0x6C, 0x6D, 0x6E}
 """SW1 of commands that were refused before anything was compared."""
 
@@ -101,9 +102,9 @@ def counter_of(command: CommandAPDU, kind: Kind) -> Counter | None:
     """Gives the counter that a command would change if its PIN or code were wrong.
 
     Returns:
-        None if it has neither. Of a class that is not known nothing can be told.
+        None if it has neither.
     """
-    if not compares(command, kind):
+    if not compares(command):
         return None
     reference: int = command.p2
     if command.ins in {0x2C, 0x2D}:
@@ -117,21 +118,20 @@ def counter_of(command: CommandAPDU, kind: Kind) -> Counter | None:
     return Counter(kind, reference)
 
 
-def compares(command: CommandAPDU, kind: Kind) -> bool:
+def compares(command: CommandAPDU) -> bool:
     """Whether a command has a PIN or code for the card to compare.
 
     Over T=0, P3 alone does not tell whether it is Lc or Le, so an Le that is not "all" is one.
     """
-    return concerns_pin(command, kind) and (
-        bool(command.data) or command.ne not in {0, MAX_SHORT_NE}
-    )
+    return concerns_pin(command) and (bool(command.data) or command.ne not in {0, MAX_SHORT_NE})
 
 
-def concerns_pin(command: CommandAPDU, kind: Kind) -> bool:
-    """Whether a command is one for PINs, with or without one."""
-    is_known = CommandClass.of(command.cla).form is Form.INTERINDUSTRY
-    is_gsc = kind is Kind.CAC and command.cla == GSC
-    return command.ins in PIN_INSTRUCTIONS and (is_known or is_gsc)
+def concerns_pin(command: CommandAPDU) -> bool:
+    """Whether a command is one for PINs, with or without one.
+
+    It is so in any class: cards are known that do not care.
+    """
+    return command.ins in PIN_INSTRUCTIONS
 
 
 class RetryFloor:
@@ -164,7 +164,7 @@ class RetryFloor:
 
     def note(self, counter: Counter, sw: int) -> None:
         """Learns from the status word of a try that `begin` has allowed."""
-        if sw == StatusWord.SUCCESS:
+        if sw == StatusWord.SUCCESS or sw >> 8 == _MORE_DATA:
             self._counts.left.pop(counter, None)
         elif sw & 0xFFF0 == _COUNTED:
             self._counts.take(counter, sw & 0x0F)
@@ -201,12 +201,17 @@ class RetryFloor:
         if counter.kind is Kind.OPENPGP:
             left = await _ask_openpgp(command, counter, send)
         if left is None and counter.reference != _SECRET_CODE and not is_puk:
-            question = CommandAPDU(command.cla, Instruction.VERIFY, 0, counter.reference)
+            question = CommandAPDU(_class(command), Instruction.VERIFY, 0, counter.reference)
             sw = (await send(question)).sw
             left, verified = _counted(sw), sw == StatusWord.SUCCESS
         if counter.kind is Kind.PIV and (is_puk or verified):
             left = await _ask_metadata(command, counter, send)
         return left
+
+
+def _class(command: CommandAPDU) -> int:
+    """Gives the class of a question: that of the command, for its channel, or else 00."""
+    return command.cla if CommandClass.of(command.cla).form is Form.INTERINDUSTRY else 0x00
 
 
 def _counted(sw: int) -> int | None:
@@ -217,7 +222,7 @@ def _counted(sw: int) -> int | None:
 
 
 async def _ask_openpgp(command: CommandAPDU, counter: Counter, send: Send) -> int | None:
-    question = CommandAPDU(command.cla, Instruction.GET_DATA_CA, 0, _PW_STATUS, ne=MAX_SHORT_NE)
+    question = CommandAPDU(_class(command), Instruction.GET_DATA_CA, 0, _PW_STATUS, ne=MAX_SHORT_NE)
     response = await send(question)
     position = _PW_COUNTERS.get(counter.reference)
     is_told = response.sw == StatusWord.SUCCESS and len(response.data) >= _PW_STATUS_SIZE
@@ -226,7 +231,7 @@ async def _ask_openpgp(command: CommandAPDU, counter: Counter, send: Send) -> in
 
 async def _ask_metadata(command: CommandAPDU, counter: Counter, send: Send) -> int | None:
     question = CommandAPDU(
-        command.cla, ExtensionInstruction.GET_METADATA, 0, counter.reference, ne=MAX_SHORT_NE
+        _class(command), ExtensionInstruction.GET_METADATA, 0, counter.reference, ne=MAX_SHORT_NE
     )
     response = await send(question)
     if response.sw != StatusWord.SUCCESS:
