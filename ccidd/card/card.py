@@ -6,6 +6,13 @@ from abc import ABC, abstractmethod
 from ccid_protocol.atr import ATR
 
 
+class CardGoneError(Exception):
+    """A card is there no more, or has lost its state: it was taken out, or somebody else reset it.
+
+    Whoever follows the hardware takes the card out of its slot; until then it is mute.
+    """
+
+
 class Card(ABC):
     """A card, with contacts that a reader can power and talk through.
 
@@ -19,6 +26,9 @@ class Card(ABC):
 
         Returns:
             The answer to reset.
+
+        Raises:
+            CardGoneError: The card is there no more.
         """
 
     @abstractmethod
@@ -34,4 +44,7 @@ class Card(ABC):
 
         Returns:
             The response APDU: data and status word.
+
+        Raises:
+            CardGoneError: The card is there no more, or is not what the host left it as.
         """

@@ -48,6 +48,7 @@ from ccid_protocol.ccid import (
     failure,
     response_type,
 )
+from ccidd.card.card import CardGoneError
 from ccidd.reader.active_card import ActiveCard, automatic_parameters, default_parameters
 from ccidd.reader.escape import answer_escape
 from ccidd.reader.exchange import (
@@ -309,6 +310,8 @@ class CcidSlot:
             return failure(command, self.status, error.offset)
         except SlotFailure as error:
             return failure(command, self.status, error.error)
+        except CardGoneError:
+            return failure(command, self.status, SlotError.ICC_MUTE)
         except Exception:
             # A fault of the card must look like one to the host, and nothing else may suffer.
             log.exception("card_fault", slot=command.slot)

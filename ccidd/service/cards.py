@@ -15,9 +15,24 @@ from ccidd.service.options import CardOptions
 from ccidd.service.pincodes import pin_on_wire, puk_on_wire
 from ccidd.service.state import CardRecord, State, StoredMemory
 from ccidd.service.state.memory import apply_pin_file
+from ccidd.service.supply import CardSupply, FixedCard, Protect, unprotected
 from ccidd.service.tokenpin import TokenPin
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def open_supply(options: CardOptions, state: State, protect: Protect = unprotected) -> CardSupply:
+    """Opens what fills the slots that a `--card` describes.
+
+    Args:
+        options: the parsed `--card`.
+        state: what the cards remember.
+        protect: what stands between the guest and each card.
+
+    Raises:
+        UserError: As `open_card`.
+    """
+    return FixedCard(protect(open_card(options, state)))
 
 
 def open_card(options: CardOptions, state: State) -> Card:
@@ -67,11 +82,16 @@ def _open_configured_card(options: CardOptions, state: State) -> Card:
         sources.log_in()
     elif not all(token.needs_login for token in keys.tokens):
         name = next(token.name for token in keys.tokens if not token.needs_login)
-        raise UserError(f"--card={options.type}: {name} has no PIN; give the card one (pin-file=)")
+        raise UserError(
+            f"--card={options.type}: {name} has no PIN; give it one (a database: certutil -W), or"
+            " the card (pin-file=)"
+        )
     guid = str(guid_of(keys.placed.values()))
     state.note_card(guid, options.type)
     pins = {} if kind.pin in wire_pins else {kind.pin: TokenPin(state, guid, kind.pin, keys.tokens)}
-    memory = StoredMemory(state, state.card(guid), pins)
+    # Only with the extensions a guest could write on such a card: it has no administration key.
+    shared = keys.are_on_tokens and "vendor-extensions" not in options.switches
+    memory = StoredMemory(state, state.card(guid), pins, shared=shared)
     for reference, pin in wire_pins.items():
         apply_pin_file(state, guid, reference, pin)
     log.info("card_opened", guid=guid)

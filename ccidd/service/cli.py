@@ -19,13 +19,11 @@ import structlog
 import trio
 
 from ccidd import __version__
-from ccidd.card.card import Card
 from ccidd.errors import UserError
 from ccidd.reader.profile import Level, ReaderProfile
-from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.service import cardcommand, embedded
-from ccidd.service.cards import open_card, open_stored_card
+from ccidd.service.cards import open_stored_card, open_supply
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.cardview import card_view, describe
 from ccidd.service.daemon import serve, serve_line, serve_reader
@@ -37,9 +35,18 @@ from ccidd.service.options import (
     parse_reader,
     reader_help,
 )
-from ccidd.service.parser import OneLineParser, add_state_options, open_state, path, state_directory
+from ccidd.service.parser import (
+    OneLineParser,
+    add_state_options,
+    open_standard_streams,
+    open_state,
+    path,
+    state_directory,
+)
 from ccidd.service.readers import pin_source, reader_profile, with_pin_entry
 from ccidd.service.state import State
+from ccidd.service.supply import CardSupply, FixedCard, fill
+from ccidd.service.trace import Trace, open_trace
 from ccidd.transport.endpoint import (
     Connector,
     Endpoint,
@@ -47,7 +54,7 @@ from ccidd.transport.endpoint import (
     listen,
     take_systemd_fd,
 )
-from ccidd.transport.serial import PseudoTerminal, serial_model
+from ccidd.transport.serial import PseudoTerminal, serial_model, serve_serial
 from ccidd.transport.sockets import name_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -70,7 +77,7 @@ With reconnect=1 behind the path QEMU comes back after ccidd was restarted.
 def main() -> None:
     """The program `ccidd`."""
     arguments = sys.argv[1:]
-    _open_standard_streams()
+    open_standard_streams()
     # QEMU's conventions: whatever else is given is ignored.
     if any(argument.startswith("--print-capabilities") for argument in arguments):
         print(json.dumps(capabilities()))  # noqa: T201 (this is what it is for)
@@ -86,13 +93,6 @@ def main() -> None:
         sys.exit(f"ccidd: cannot use the state: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _open_standard_streams() -> None:
-    """Sees to it that no socket or file of ours becomes standard input, output or error."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
 
 
 def _parser() -> OneLineParser:
@@ -143,6 +143,17 @@ def _parser() -> OneLineParser:
     )
     add_state_options(parser)
     parser.add_argument(
+        "--trace",
+        metavar="FILE.pcapng",
+        type=path,
+        help="write what crosses the front door into a file for Wireshark, without PINs and keys",
+    )
+    parser.add_argument(
+        "--unsafe-trace-secrets",
+        action="store_true",
+        help="write PINs and keys into the trace as well",
+    )
+    parser.add_argument(
         "--log-level", choices=LEVELS, default="info", help="what to log (default: info)"
     )
     return parser
@@ -154,39 +165,46 @@ def _run(arguments: Sequence[str]) -> None:
     if "help" in options.card or options.reader == "help":
         print(card_help() if "help" in options.card else reader_help())  # noqa: T201 (asked for)
         return
-    if options.transport == "vscard" and len(options.card) > 1:
-        parser.error("--transport=vscard has one slot; give --card once")
-    if options.transport == "vscard" and options.reader:
-        parser.error("--transport=vscard has QEMU's own reader; --reader is for usbredir")
     try:
         systemd_fd = take_systemd_fd(os.environ)
         _check_sockets(options, systemd_fd)
         card_options = [parse_card(text) for text in options.card]
+        slot_count = sum(card.slot_count for card in card_options)
+        _check_transport(options, slot_count)
         connector = None if options.connect is None else Connector(options.connect)
         reader_options = parse_reader(options.reader) if options.reader else {}
-        profile = _reader_profile(options, reader_options, _place(options, systemd_fd))
+        place = _place(options, systemd_fd)
+        profile = _reader_profile(options, reader_options, place, slot_count)
     except UserError as error:
         parser.error(str(error))
     configure_log(options.log_level)
     with open_state(options) as state:
-        cards = _open_cards(card_options, state)
+        supplies = _open_supplies(card_options, state)
         pins = pin_source(reader_options)
-        slots = [
-            Slot(card, f"slot {index}")
-            for index, card in enumerate([*cards, *[None] * (profile.slots - len(cards))])
-        ]
+        slots, fillings = fill(supplies, profile.slots)
         profile = with_pin_entry(profile, pins)
-        if options.transport == "serial":
-            trio.run(serve_line, PseudoTerminal(options.socket_path), slots, profile, pins)
-            return
-        device = UsbReader(slots, profile, pins) if options.transport == "usbredir" else None
+        trace = _open_trace(options, profile)
         open_endpoint = partial(_open_endpoint, options, connector, systemd_fd)
-        if device is None:
-            served = trio.run(serve, open_endpoint, slots[0])
-        else:
-            served = trio.run(serve_reader, open_endpoint, slots, device)
+        match options.transport:
+            case "serial":
+                line = PseudoTerminal(options.socket_path)
+                on_line = partial(serve_serial, line, slots, profile, pins, trace)
+                trio.run(serve_line, line, slots, on_line, fillings)
+                served = True
+            case "vscard":
+                served = trio.run(serve, open_endpoint, slots[0], fillings, trace)
+            case _:
+                device = UsbReader(slots, profile, pins, trace)
+                served = trio.run(serve_reader, open_endpoint, slots, device, fillings)
     if not served:
         sys.exit(1)
+
+
+def _open_trace(options: argparse.Namespace, profile: ReaderProfile) -> Trace | None:
+    if options.trace is None:
+        return None
+    with_secrets: bool = options.unsafe_trace_secrets
+    return open_trace(options.trace, options.transport, profile, with_secrets=with_secrets)
 
 
 def _place(options: argparse.Namespace, systemd_fd: int | None) -> str:
@@ -198,16 +216,26 @@ def _place(options: argparse.Namespace, systemd_fd: int | None) -> str:
 
 
 def _reader_profile(
-    options: argparse.Namespace, given: Mapping[str, str], place: str
+    options: argparse.Namespace, given: Mapping[str, str], place: str, slot_count: int
 ) -> ReaderProfile:
     if options.transport == "serial":
         if given.get("level", Level.TPDU.value) != Level.TPDU.value:
             raise UserError("--transport=serial exchanges TPDUs alone; leave out --reader=level=…")
         given = {**given, "level": Level.TPDU.value}
-    profile = reader_profile(given, cards=max(1, len(options.card)), place=place)
+    profile = reader_profile(given, cards=max(1, slot_count), place=place)
     if options.transport == "serial":
         return replace(profile, slots=serial_model(profile.slots).slots)
     return profile
+
+
+def _check_transport(options: argparse.Namespace, slot_count: int) -> None:
+    """Holds what the reader is to be against what `vscard` can carry."""
+    if options.transport != "vscard":
+        return
+    if slot_count > 1:
+        raise UserError("--transport=vscard has one slot; give --card once")
+    if options.reader:
+        raise UserError("--transport=vscard has QEMU's own reader; --reader is for usbredir")
 
 
 def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
@@ -229,15 +257,15 @@ def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
         raise UserError(f"{given[0]} is not allowed with a socket from systemd (LISTEN_FDS)")
 
 
-def _open_cards(card_options: Sequence[CardOptions], state: State) -> list[Card]:
+def _open_supplies(card_options: Sequence[CardOptions], state: State) -> list[CardSupply]:
     if card_options:
-        return [open_card(options, state) for options in card_options]
+        return [open_supply(options, state) for options in card_options]
     record, secrets = embedded.load_or_make(state)
     if secrets is not None and not _stdout_is_journal():
         print(describe(card_view(state, record), secrets), flush=True)  # noqa: T201 (not for the log)
     elif secrets is not None:
         log.info("card_made", hint="`ccidd card reset-pin` gives it a PIN and shows it")
-    return [open_stored_card(record, state)]
+    return [FixedCard(open_stored_card(record, state))]
 
 
 def _stdout_is_journal() -> bool:

@@ -121,6 +121,11 @@ class CardOptions:
         return values[0] if values else None
 
     @property
+    def slot_count(self) -> int:
+        """How many slots of the reader it fills."""
+        return 1
+
+    @property
     def switches(self) -> frozenset[str]:
         """The options that are on."""
         known = CARD_TYPES[self.type].switches

@@ -6,8 +6,9 @@ beyond a connection, and may show a guest what an earlier client left behind. So
 starts by taking the reader away, and plugs it in anew with the card that is there now.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -15,11 +16,21 @@ import trio
 
 from ccid_protocol import vscard
 from ccid_protocol.apdu import ResponseAPDU, StatusWord
+from ccid_protocol.atr import ATR
+from ccid_protocol.ccid import (
+    DataBlock,
+    IccPowerOn,
+    IccStatus,
+    NotifySlotChange,
+    SlotChange,
+    XfrBlock,
+)
 from ccid_protocol.errors import RemoteProtocolError
 from ccid_protocol.events import ConnectionClosed, NeedData
-from ccidd.card.card import Card
+from ccidd.card.card import Card, CardGoneError
 from ccidd.reader.short_responses import ShortResponses
-from ccidd.reader.slot import Slot
+from ccidd.reader.slot import Insertion, Slot
+from ccidd.reader.witness import Witness
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -48,17 +59,18 @@ _RECEIVE_SIZE: Final = 65536
 _CARD_IS_MUTE: Final = ResponseAPDU(sw=StatusWord.NO_PRECISE_DIAGNOSIS).encode()
 
 
-async def serve_vscard(stream: trio.abc.Stream, slot: Slot) -> bool:
+async def serve_vscard(stream: trio.abc.Stream, slot: Slot, witness: Witness | None = None) -> bool:
     """Serves a connection until QEMU closes it, breaks it, or the slot is unplugged.
 
     Args:
         stream: the connection, which the caller closes.
         slot: the slot; its card is powered on for this connection.
+        witness: who looks on, and sees messages of CCID for those of VSCARD.
 
     Returns:
         Whether the peer spoke VSCARD at all.
     """
-    session = _Session(stream, slot)
+    session = _Session(stream, slot, witness)
     try:
         await session.run()
     except* RemoteProtocolError as errors:
@@ -71,10 +83,54 @@ async def serve_vscard(stream: trio.abc.Stream, slot: Slot) -> bool:
     return session.is_open
 
 
+class _Interpreter:
+    """Tells a witness in messages of CCID what is said in messages of VSCARD."""
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+        self._commands = itertools.count()
+        self._responses = itertools.count()
+
+    def insertion(self, atr: bytes) -> None:
+        """Tells that a card is there, with its ATR."""
+        self._witness.notification(NotifySlotChange((SlotChange(present=True, changed=True),)))
+        self._witness.command(IccPowerOn(0, _next(self._commands)))
+        self.response(atr)
+
+    def command(self, data: bytes) -> None:
+        """Tells of a command."""
+        self._witness.command(XfrBlock(0, _next(self._commands), data))
+
+    def response(self, data: bytes) -> None:
+        """Tells of a response; they are in the order of the commands."""
+        self._witness.response(DataBlock(0, _next(self._responses), IccStatus.ACTIVE, data=data))
+
+    def removal(self) -> None:
+        """Tells that the card is gone."""
+        self._witness.notification(NotifySlotChange((SlotChange(present=False, changed=True),)))
+
+
+def _next(counter: Iterator[int]) -> int:
+    """Gives the next bSeq."""
+    return next(counter) % 256
+
+
+async def _transmit(card: ShortResponses, command: bytes) -> bytes:
+    """Has a card carry out a command; a fault of it is a card that does not answer."""
+    try:
+        return await card.transmit(command)
+    except CardGoneError:
+        return _CARD_IS_MUTE
+    except Exception:
+        log.exception("card_fault")
+        return _CARD_IS_MUTE
+
+
 class _Session:
     """One connection. A task reads, one answers commands in order, one follows the slot."""
 
-    def __init__(self, stream: trio.abc.Stream, slot: Slot) -> None:
+    def __init__(self, stream: trio.abc.Stream, slot: Slot, witness: Witness | None) -> None:
+        self._witness = None if witness is None else _Interpreter(witness)
         self._stream = stream
         self._slot = slot
         self._connection = vscard.Connection(vscard.Role.CLIENT)
@@ -131,6 +187,8 @@ class _Session:
                 self._last_error = message
             case vscard.APDU() | vscard.Flush():
                 self._last_command = trio.current_time()
+                if self._witness is not None and isinstance(message, vscard.APDU):
+                    self._witness.command(message.data)
                 try:
                     self._commands_in.send_nowait(message)
                 except trio.WouldBlock:
@@ -149,8 +207,10 @@ class _Session:
             response = _CARD_IS_MUTE
             with trio.CancelScope() as self._working:
                 if self._card is not None:
-                    response = await self._card.transmit(message.data)
+                    response = await _transmit(self._card, message.data)
             await self._until(lambda: self.is_open)
+            if self._witness is not None:
+                self._witness.response(response)
             await self._send(vscard.APDU(response, self._reader_id))
             self._announce_progress()
 
@@ -192,9 +252,12 @@ class _Session:
                 await self._slot.wait_until_not(None)
                 continue
             try:
-                await self._insert(insertion.contacts)
+                atr = await self._power_on(insertion)
+                if atr is not None:
+                    await self._insert(insertion.contacts, atr)
                 await self._slot.wait_until_not(insertion)
-                await self._remove()
+                if atr is not None:
+                    await self._remove()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_TIMEOUT):
                     await insertion.contacts.power_off()
@@ -202,13 +265,33 @@ class _Session:
                 await trio.sleep(SWAP_DELAY)
         await self._notify(vscard.ReaderRemove(self._reader_id))
 
-    async def _insert(self, card: Card) -> None:
+    async def _power_on(self, insertion: Insertion) -> ATR | None:
+        """Powers a card on; None if it is mute, or gone before it answers."""
+        atr = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_gone, insertion, nursery.cancel_scope)
+            try:
+                atr = await insertion.contacts.power_on()
+            except CardGoneError:
+                log.info("card_is_mute")
+            except Exception:
+                log.exception("card_fault")
+            nursery.cancel_scope.cancel()
+        return atr
+
+    async def _cancel_when_gone(self, insertion: Insertion, scope: trio.CancelScope) -> None:
+        await self._slot.wait_until_not(insertion)
+        scope.cancel()
+
+    async def _insert(self, card: Card, answer_to_reset: ATR) -> None:
         # QEMU's reader speaks T=0 alone.
-        atr = (await card.power_on()).for_t0().encode()
+        atr = answer_to_reset.for_t0().encode()
         self._card = ShortResponses(
             card, longest=vscard.MAX_RESPONSE, forbidden={vscard.UNSAFE_RESPONSE_LENGTH}
         )
         answer = await self._notify(vscard.ATR(atr, self._reader_id))
+        if self._witness is not None:
+            self._witness.insertion(atr)
         if answer.code == vscard.ErrorCode.SUCCESS:
             log.info("card_inserted", atr=atr.hex())
 
@@ -218,6 +301,8 @@ class _Session:
         self._card = None
         self._working.cancel()
         await self._wait_for_rest()
+        if self._witness is not None:
+            self._witness.removal()
         await self._notify(vscard.CardRemove(self._reader_id))
         log.info("card_removed")
 

@@ -43,7 +43,7 @@ from ccid_protocol.ccid import (
 )
 from ccid_protocol.pps import PPS
 from ccid_protocol.t1 import InterfaceDevice, ResponseReady
-from ccidd.card.card import Card
+from ccidd.card.card import Card, CardGoneError
 from ccidd.reader.ccid_reader import CcidReader
 from ccidd.reader.profile import Level, ReaderProfile, default_profile
 from ccidd.reader.slot import Slot
@@ -791,6 +791,20 @@ async def test_a_fault_of_the_card_is_a_failure_of_the_command(
         reply = await host.ask(XfrBlock, apdu(2))
     assert outcome(reply) == (IccStatus.ACTIVE, FAILED, SlotError.HW_ERROR)
     assert [entry["event"] for entry in logs] == ["card_fault"]
+
+
+async def test_a_card_that_is_gone_is_mute(
+    start: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def answer(command: bytes) -> bytes:
+        raise CardGoneError
+
+    host = await start(ScriptedCard(answer))
+    await host.power_on()
+    with structlog.testing.capture_logs() as logs:
+        reply = await host.ask(XfrBlock, apdu(2))
+    assert outcome(reply) == (IccStatus.ACTIVE, FAILED, SlotError.ICC_MUTE)
+    assert not logs
 
 
 async def test_a_reset_leaves_nothing_to_answer_and_everything_to_notify(

@@ -97,7 +97,10 @@ def test_version_is_printed() -> None:
         (["--socket-path=x", "--transport=ccid"], "invalid choice: 'ccid'"),
         (["--socket-path=x", "--card=nonsense"], "no such type of card"),
         (["--socket-path=x", "--card=piv"], "give it keys=FILE.p12|FILE.pem, or card=NAME"),
-        (["--socket-path=x", VSCARD, "--card=piv", "--card=piv"], "one slot; give --card once"),
+        (
+            ["--socket-path=x", VSCARD, "--card=piv,card=a", "--card=piv,card=b"],
+            "one slot; give --card once",
+        ),
         (["--socket-path=x", "--state-key-file="], "argument --state-key-file: a path is needed"),
         (["--socket=x"], "unrecognized arguments: --socket=x"),
         (["socket"], "unrecognized arguments: socket"),

@@ -9,10 +9,12 @@ import trio
 import trio.testing
 from structlog.typing import EventDict
 
-from cards import ScriptedCard, echo_card
+from cards import ScriptedCard, echo_card, response_of_length
 from ccid_protocol import vscard
 from ccid_protocol.apdu import CommandAPDU
+from ccid_protocol.atr import ATR
 from ccid_protocol.events import NEED_DATA
+from ccidd.card.card import CardGoneError
 from ccidd.reader.slot import Slot
 from ccidd.transport.vscard import INIT_TIMEOUT, SWAP_DELAY, serve_vscard
 from qemu_peer import QemuPeer
@@ -86,6 +88,55 @@ async def test_a_response_that_would_harm_qemu_is_cut_and_continued(
     assert (len(first), first[-2:]) == (53, b"\x61\x01")
     assert await bench.peer.transmit(bytes.fromhex("00C0000001")) == bytes([51]) + OK
     assert len(await bench.peer.transmit(bytes.fromhex("00101000"))) == 374
+
+
+@pytest.mark.parametrize(
+    ("fault", "events"), [(CardGoneError, []), (ZeroDivisionError, ["card_fault"])]
+)
+async def test_a_command_to_a_card_that_fails_gets_an_answer(
+    nursery: trio.Nursery,
+    logs: list[EventDict],
+    fault: type[Exception],
+    events: list[str],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def answer(command: bytes) -> bytes:
+        raise fault
+
+    bench = Bench(nursery, Slot(ScriptedCard(answer)))
+    await bench.start()
+    logs.clear()
+    assert await bench.peer.transmit(b"\0\x10\0\0") == b"\x6f\0"
+    assert [entry["event"] for entry in logs if entry["event"] == "card_fault"] == events
+
+
+class MuteCard(ScriptedCard):
+    """A card that gives no answer to reset: at once, or never."""
+
+    def __init__(self, fault: type[Exception] | None) -> None:
+        super().__init__(response_of_length)
+        self._fault = fault
+
+    async def power_on(self) -> ATR:
+        if self._fault is not None:
+            raise self._fault
+        return await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("fault", [CardGoneError, ZeroDivisionError, None])
+async def test_a_mute_card_is_none_and_the_next_is_there(
+    nursery: trio.Nursery,
+    fault: type[Exception] | None,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench(nursery, Slot())
+    await bench.start()
+    bench.slot.insert(MuteCard(fault))
+    await trio.sleep(10)
+    assert bench.peer.seen[-1] == vscard.ReaderAdd(b"ccidd")
+    bench.slot.insert(echo_card())
+    await bench.peer.until(lambda: bench.peer.atr)
+    assert await bench.peer.transmit(b"\0\x10\0\2") == OK
 
 
 async def test_an_unplugged_reader_says_goodbye(
