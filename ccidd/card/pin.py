@@ -12,6 +12,24 @@ import trio
 from ccid_protocol.apdu import StatusWord, tries_left
 from ccidd.card.application import CardError
 
+PIN_SIZE: Final = 8
+"""Bytes of a PIN on the wire, filled up with `PIN_PADDING`."""
+
+PIN_PADDING: Final = b"\xff"
+
+_MIN_DIGITS: Final = 6
+
+
+def is_well_formed(pin: bytes, *, numeric: bool = True) -> bool:
+    """Tells whether this, as it is on the wire, can be a PIN: six to eight digits, or anything.
+
+    Source: SP 800-73-4, part 2, 2.4.3; CACs have the same.
+    """
+    digits = pin.rstrip(PIN_PADDING)
+    if numeric and not (len(digits) >= _MIN_DIGITS and digits.isdigit()):
+        return False
+    return len(pin) == PIN_SIZE and len(digits) > 0
+
 
 class PinMemory(ABC):
     """Where a PIN and its retry counter are remembered, longer than the card is powered."""
@@ -100,6 +118,26 @@ class Pin:
                     StatusWord.AUTHENTICATION_METHOD_BLOCKED if blocked else tries_left(left)
                 )
             self.verified = True
+
+    async def change(self, current: bytes, new: bytes) -> None:
+        """Compares the PIN, and sets it to another if it is right.
+
+        Raises:
+            CardError: It is wrong or blocked, as for `verify`, or cannot be changed to that.
+        """
+        # A host that goes away in between finds a PIN that is the old one or the new one.
+        with trio.CancelScope(shield=True):
+            await self.verify(current)
+            await self.memory.replace(current, new)
+
+    async def check_not_blocked(self) -> None:
+        """Refuses what needs a try when none is left, whatever else is wrong with it.
+
+        Raises:
+            CardError: 6983.
+        """
+        if not await self.memory.tries_left():
+            raise CardError(StatusWord.AUTHENTICATION_METHOD_BLOCKED)
 
     async def check_status(self) -> None:
         """Answers the question whether the PIN is verified, which costs no try.

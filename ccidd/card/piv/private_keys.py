@@ -35,15 +35,25 @@ _SIGNING_KEYS: Final = frozenset(
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def slot_for_use(slots: Slots, algorithm_identifier: int, reference: int) -> Slot:
+def slot_for_use(
+    slots: Slots, algorithm_identifier: int, reference: int, *, otherwise: StatusWord
+) -> Slot:
     """Gives the key that P1 and P2 name.
+
+    Args:
+        slots: the keys.
+        algorithm_identifier: P1.
+        reference: P2.
+        otherwise: the status word if there is no such key now.
 
     Raises:
         CardError: There is no such key, or it has another algorithm.
     """
-    slot = slots.get(reference) if reference in set(KeyReference) else None
-    if slot is None or ALGORITHM_IDENTIFIERS[slot.key.algorithm] != algorithm_identifier:
+    if reference not in set(KeyReference):
         raise CardError(StatusWord.INCORRECT_P1_P2)
+    slot = slots.get(reference)
+    if slot is None or ALGORITHM_IDENTIFIERS[slot.key.algorithm] != algorithm_identifier:
+        raise CardError(otherwise)
     return slot
 
 

@@ -18,7 +18,7 @@ from ccidd.card.emulated import EmulatedCard
 from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.management_key import DEFAULT_MANAGEMENT_KEY as MANAGEMENT_KEY
 from ccidd.card.piv.personalisation import certificate_contents, factory_contents, key_contents
-from ccidd.card.piv.records import object_name
+from ccidd.card.piv.records import DEFAULT_PINS, object_name
 from ccidd.card.piv.references import KeyReference, PinReference, certificate_tag
 from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm
@@ -193,12 +193,19 @@ async def test_a_compressed_certificate_stays_compressed(card: EmulatedCard) -> 
     assert await read_buffer(card, 2) == b"\1compressed"
 
 
-async def test_piv_tells_that_there_is_a_cac(card: EmulatedCard) -> None:
-    await select(card, PIV)
-    command = CommandAPDU(0, 0xCB, 0x3F, 0xFF, bytes.fromhex("5C035FC107"), 256)
-    container = tlv.decode_to_dict((await whole(card, command)).data)[0x53]
-    urls = [found.value for found in tlv.decode(container) if found.tag == 0xF3]
-    assert urls == [bytes.fromhex(f"A0000000790401{n}01{n}") + bytes(6) for n in ("00", "01", "02")]
+async def test_a_change_on_either_side_is_one_of_both() -> None:
+    memory = new_memory()
+    await memory.store({DEFAULT_PINS: bytes([PinReference.APPLICATION_PIN, PinReference.PUK])})
+    card = dual_card(KEYS, memory)
+    await card.power_on()
+    await select(card, ACA)
+    assert await send(card, f"0024000010{PIN.hex()}{WRONG_PIN.hex()}") == "9000"
+    assert memory.contents[DEFAULT_PINS] == bytes([PinReference.PUK])
+    assert await send(card, PIN_STATUS[ACA]) == "9000"
+    assert await verify(card, PIV, WRONG_PIN) == "9000"
+    assert await send(card, f"0024008010{WRONG_PIN.hex()}{PIN.hex()}") == "9000"
+    assert await status(card, ACA) == "63C3"
+    assert await verify(card, ACA) == "9000"
 
 
 async def test_the_chip_has_the_identity_of_the_card() -> None:

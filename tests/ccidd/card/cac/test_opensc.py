@@ -137,6 +137,16 @@ async def test_each_wrong_pin_costs_one_try(tmp_path: Path) -> None:
             await opensc.verify_pin(PIN)
 
 
+async def test_opensc_changes_the_pin_and_takes_random_numbers(tmp_path: Path) -> None:
+    async with opensc_with(a_cac(), tmp_path) as opensc:
+        pins = ("--pin", PIN.decode(), "--new-pin", "123456")
+        await opensc.run("pkcs11-tool", "--login", "--change-pin", *pins)
+        await opensc.verify_pin(b"123456")
+        output = tmp_path / "random"
+        await opensc.run("pkcs11-tool", "--generate-random=24", f"--output-file={output}")
+        assert len(set(output.read_bytes())) > 8
+
+
 async def test_opensc_takes_a_card_that_is_both_for_a_piv_card_and_can_be_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +158,9 @@ async def test_opensc_takes_a_card_that_is_both_for_a_piv_card_and_can_be_told_o
     async with opensc_with(dual_card(keys, new_memory(PIN)), tmp_path) as opensc:
         name = await opensc.run("opensc-tool", "--name")
         assert "Personal Identity Verification Card" in name
+        output = tmp_path / "random"
+        await opensc.run("pkcs11-tool", "--generate-random=24", f"--output-file={output}")
+        assert len(set(output.read_bytes())) > 8
         signature = await opensc.use("--sign", "02", "ECDSA-SHA256", MESSAGE)
         public_key = SIGNATURE.key.public_key
         assert isinstance(public_key, ec.EllipticCurvePublicKey)
