@@ -77,9 +77,9 @@ class _CommonPin(PinMemory):
         self._memory.end()
 
     @property
-    def is_numeric(self) -> bool:
-        """See `PinMemory.is_numeric`."""
-        return self._memory.is_numeric
+    def is_token_pin(self) -> bool:
+        """See `PinMemory.is_token_pin`."""
+        return self._memory.is_token_pin
 
     async def set_max_tries(self, count: int) -> None:
         """See `PinMemory.set_max_tries`."""

@@ -11,6 +11,7 @@ import trio
 
 from ccid_protocol.apdu import StatusWord, tries_left
 from ccidd.card.application import CardError
+from ccidd.keys.key import KeyUnavailableError, LoginNeededError
 
 PIN_SIZE: Final = 8
 """Bytes of a PIN on the wire, filled up with `PIN_PADDING`."""
@@ -78,9 +79,12 @@ class PinMemory(ABC):
         """Hears that the PIN's holder has to enter it again; does not wait for anything."""
 
     @property
-    def is_numeric(self) -> bool:
-        """Whether it has the form that the card application prescribes; a token's may be any."""
-        return True
+    def is_token_pin(self) -> bool:
+        """Whether it is the PIN of the token that the keys are on.
+
+        Such a PIN may be anything, and its comparison opens the keys.
+        """
+        return False
 
     @abstractmethod
     async def set_max_tries(self, count: int) -> None:
@@ -149,6 +153,16 @@ class Pin:
             return
         left = await self.memory.tries_left()
         raise CardError(tries_left(left) if left else StatusWord.AUTHENTICATION_METHOD_BLOCKED)
+
+    def must_be_entered_again(self, error: KeyUnavailableError) -> bool:
+        """Tells whether a key is unavailable until the PIN is verified again; then ends its status.
+
+        So it is if the PIN is that of the key's token, which somebody has changed elsewhere, say.
+        """
+        again = isinstance(error, LoginNeededError) and self.memory.is_token_pin
+        if again:
+            self.end()
+        return again
 
     def end(self) -> None:
         """Ends what the PIN has opened."""

@@ -137,7 +137,7 @@ class GscApplication(Application):
         if len(command.data) != 2 * PIN_SIZE:
             raise CardError(StatusWord.WRONG_LENGTH)
         current, new = command.data[:PIN_SIZE], command.data[PIN_SIZE:]
-        if not is_well_formed(new, numeric=self._pin.memory.is_numeric):
+        if not is_well_formed(new, numeric=not self._pin.memory.is_token_pin):
             raise CardError(StatusWord.INCORRECT_DATA)
         await self._pin.change(current, new)
 

@@ -182,7 +182,9 @@ class PivApplication(Application):
         )
         self._pins.use(slot.pin_policy)
         fields = templates.decode_template(command.data, _DYNAMIC_AUTHENTICATION_TEMPLATE)
-        result = await private_keys.use(slot, command.p2, fields, any_key_agrees=extensions)
+        result = await private_keys.use(
+            slot, command.p2, fields, self._pins.application, any_key_agrees=extensions
+        )
         return tlv.encode(_DYNAMIC_AUTHENTICATION_TEMPLATE, tlv.encode(_RESPONSE, result))
 
 

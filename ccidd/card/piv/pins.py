@@ -130,7 +130,7 @@ class Pins:
         current, new = _two_values(command.data)
         if not is_puk:
             self._check_candidate(pin, current)
-            if not is_well_formed(new, numeric=pin.memory.is_numeric):
+            if not is_well_formed(new, numeric=not pin.memory.is_token_pin):
                 # Part 2 has the right PIN with a malformed new one change nothing, so the two are
                 # not even compared.
                 raise CardError(StatusWord.INCORRECT_DATA)
@@ -199,7 +199,7 @@ class Pins:
     def _check_candidate(self, pin: Pin, candidate: bytes) -> None:
         if len(candidate) == _SIZE and self._extensions:
             return
-        if not is_well_formed(candidate, numeric=pin.memory.is_numeric):
+        if not is_well_formed(candidate, numeric=not pin.memory.is_token_pin):
             raise CardError(StatusWord.INCORRECT_DATA)
 
 

@@ -10,6 +10,7 @@ import structlog
 
 from ccid_protocol.apdu import StatusWord
 from ccidd.card.application import CardError
+from ccidd.card.pin import Pin
 from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS, KeyReference
 from ccidd.card.piv.slots import Slot, Slots
 from ccidd.keys.key import (
@@ -58,7 +59,7 @@ def slot_for_use(
 
 
 async def use(
-    slot: Slot, reference: int, fields: dict[int, bytes], *, any_key_agrees: bool
+    slot: Slot, reference: int, fields: dict[int, bytes], pin: Pin, *, any_key_agrees: bool
 ) -> bytes:
     """Signs, decrypts or agrees, as the template asks for.
 
@@ -66,6 +67,7 @@ async def use(
         slot: the key.
         reference: its reference.
         fields: the data objects of the dynamic authentication template.
+        pin: the application's PIN.
         any_key_agrees: whether keys may be agreed with the keys for signing too.
 
     Returns:
@@ -85,6 +87,8 @@ async def use(
         raise CardError(StatusWord.INCORRECT_DATA) from error
     except KeyUnavailableError as error:
         log.warning("key_unavailable", reference=f"{reference:02X}", reason=str(error))
+        if pin.must_be_entered_again(error):
+            raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED) from error
         raise CardError(StatusWord.NO_PRECISE_DIAGNOSIS) from error
 
 
