@@ -2,11 +2,16 @@
 """A card that is both PIV card and CAC: one PIN, one set of keys, and the rules of each side."""
 
 import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import pytest
+import trio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cac import ACA, CCC, PKI, powered, read_buffer, select, send, whole
 from ccid_protocol import tlv
@@ -246,3 +251,96 @@ async def test_a_broken_object_is_refused() -> None:
     memory._contents["cac/0201"] = b"\1"
     with pytest.raises(UserError, match="cac/0201"):
         dual_card(KEYS, memory)
+
+
+# Any sequence: the state is that of a model.
+
+
+@dataclass
+class Model:
+    """The security statuses of both sides."""
+
+    pin: bytes = PIN
+    tries: int = 3
+    selected: str = PIV
+    verified: dict[str, bool] = field(default_factory=lambda: {PIV: False, ACA: False})
+
+    def compare(self, candidate: bytes) -> str:
+        if not self.tries:
+            return "6983"
+        if candidate == self.pin:
+            self.tries = 3
+            return "9000"
+        self.tries -= 1
+        self.verified = {PIV: False, ACA: False}
+        return f"63C{self.tries}"
+
+
+async def to_select(card: EmulatedCard, model: Model, side: str) -> None:
+    await select(card, side)
+    if side == ACA:
+        model.verified[PIV] = False
+    model.selected = side
+
+
+async def to_verify(card: EmulatedCard, model: Model, candidate: bytes) -> None:
+    expected = model.compare(candidate)
+    if expected == "9000":
+        model.verified[model.selected] = True
+    assert await send(card, PIN_STATUS[model.selected] + f"08{candidate.hex()}") == expected
+
+
+async def to_change(card: EmulatedCard, model: Model, old: bytes, new: bytes) -> None:
+    expected = model.compare(old)
+    if expected == "9000":
+        model.pin = new
+        model.verified = {side: side == model.selected for side in model.verified}
+    reference = PIN_STATUS[model.selected][-2:]
+    assert await send(card, f"002400{reference}10{old.hex()}{new.hex()}") == expected
+
+
+async def to_ask(card: EmulatedCard, model: Model) -> None:
+    unverified = f"63C{model.tries}" if model.tries else "6983"
+    expected = "9000" if model.verified[model.selected] else unverified
+    assert await send(card, PIN_STATUS[model.selected]) == expected
+
+
+async def to_sign(card: EmulatedCard, model: Model) -> None:
+    if model.selected == PIV:
+        challenge = tlv.encode(0x7C, tlv.encode(0x82), tlv.encode(0x81, bytes(31) + b"\1"))
+        command = CommandAPDU(0, 0x87, 0x11, 0x9A, challenge, 256)
+        refused = 0x6982
+    else:
+        await select(card, f"{PKI}00")
+        command, refused = CommandAPDU(0x80, 0x42, 0, 0, bytes(31) + b"\1"), 0x6985
+    allowed = model.verified[model.selected]
+    assert (await whole(card, command)).sw == (0x9000 if allowed else refused)
+    await select(card, model.selected)
+
+
+async def to_reset(card: EmulatedCard, model: Model) -> None:
+    model.verified = {PIV: False, ACA: False}
+    await card.power_on()
+    await select(card, model.selected)
+
+
+PINS = st.sampled_from([PIN, PIN, PIN, WRONG_PIN])
+STEPS = st.one_of(
+    st.tuples(st.just(to_select), st.sampled_from([PIV, ACA])),
+    st.tuples(st.just(to_verify), PINS),
+    st.tuples(st.just(to_change), PINS, st.sampled_from([PIN, WRONG_PIN])),
+    st.tuples(st.sampled_from([to_ask, to_ask, to_sign, to_sign, to_reset])),
+)
+
+
+@given(script=st.lists(STEPS, min_size=30, max_size=50))
+def test_both_sides_are_in_the_state_that_the_model_is_in(
+    script: list[tuple[Callable[..., Awaitable[None]], *tuple[object, ...]]],
+) -> None:
+    async def play() -> None:
+        card, model = dual_card(KEYS, new_memory()), Model()
+        await to_reset(card, model)
+        for step, *arguments in script:
+            await step(card, model, *arguments)
+
+    trio.run(play)

@@ -190,7 +190,7 @@ steps = st.one_of(
 
 
 @pytest.mark.parametrize("extensions", [False, True])
-@given(script=st.lists(steps, max_size=40))
+@given(script=st.lists(steps, min_size=20, max_size=40))
 def test_the_card_is_in_the_state_that_the_model_is_in(
     extensions: bool,  # noqa: FBT001 (a parameter)
     script: list[Step],
