@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from ccidd import __version__
+from ccidd.card.guard.guest import Guest
 from ccidd.errors import UserError
 from ccidd.reader.profile import Level, ReaderProfile
 from ccidd.reader.usb_reader import UsbReader
@@ -27,6 +28,7 @@ from ccidd.service.cards import open_stored_card, open_supply
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.cardview import card_view, describe
 from ccidd.service.daemon import serve, serve_line, serve_reader
+from ccidd.service.guards import guard_rules, protector
 from ccidd.service.log import LEVELS, configure_log
 from ccidd.service.options import (
     CardOptions,
@@ -36,7 +38,7 @@ from ccidd.service.options import (
     reader_help,
 )
 from ccidd.service.parser import OneLineParser, add_state_options, open_state, path, state_directory
-from ccidd.service.readers import pin_source, reader_profile, with_pin_entry
+from ccidd.service.readers import Pinentries, pin_source, reader_profile, with_pin_entry
 from ccidd.service.state import State
 from ccidd.service.supply import CardSupply, FixedCard, fill
 from ccidd.service.trace import Trace, open_trace
@@ -169,6 +171,8 @@ def _run(arguments: Sequence[str]) -> None:
         systemd_fd = take_systemd_fd(os.environ)
         _check_sockets(options, systemd_fd)
         card_options = [parse_card(text) for text in options.card]
+        for card in card_options:
+            guard_rules(card)
         slot_count = sum(card.slot_count for card in card_options)
         _check_transport(options, slot_count)
         connector = None if options.connect is None else Connector(options.connect)
@@ -179,23 +183,25 @@ def _run(arguments: Sequence[str]) -> None:
         parser.error(str(error))
     configure_log(options.log_level)
     with open_state(options) as state:
-        supplies = _open_supplies(card_options, state)
-        pins = pin_source(reader_options)
+        guest, pinentries = Guest(), Pinentries()
+        supplies = _open_supplies(card_options, state, guest, pinentries)
+        pins = pin_source(reader_options, pinentries)
         slots, fillings = fill(supplies, profile.slots)
         profile = with_pin_entry(profile, pins)
         trace = _open_trace(options, profile)
         open_endpoint = partial(_open_endpoint, options, connector, systemd_fd)
         match options.transport:
             case "serial":
+                guest.name = "this host"
                 line = PseudoTerminal(options.socket_path)
                 on_line = partial(serve_serial, line, slots, profile, pins, trace)
                 trio.run(serve_line, line, slots, on_line, fillings)
                 served = True
             case "vscard":
-                served = trio.run(serve, open_endpoint, slots[0], fillings, trace)
+                served = trio.run(serve, open_endpoint, slots[0], fillings, trace, guest)
             case _:
                 device = UsbReader(slots, profile, pins, trace)
-                served = trio.run(serve_reader, open_endpoint, slots, device, fillings)
+                served = trio.run(serve_reader, open_endpoint, slots, device, fillings, guest)
     if not served:
         sys.exit(1)
 
@@ -257,9 +263,14 @@ def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
         raise UserError(f"{given[0]} is not allowed with a socket from systemd (LISTEN_FDS)")
 
 
-def _open_supplies(card_options: Sequence[CardOptions], state: State) -> list[CardSupply]:
+def _open_supplies(
+    card_options: Sequence[CardOptions], state: State, guest: Guest, pinentries: Pinentries
+) -> list[CardSupply]:
     if card_options:
-        return [open_supply(options, state) for options in card_options]
+        return [
+            open_supply(options, state, protector(options, guest, pinentries))
+            for options in card_options
+        ]
     record, secrets = embedded.load_or_make(state)
     if secrets is not None and not _stdout_is_journal():
         print(describe(card_view(state, record), secrets), flush=True)  # noqa: T201 (not for the log)

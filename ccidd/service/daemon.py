@@ -15,12 +15,14 @@ from typing import Final, TypeAlias
 import structlog
 import trio
 
+from ccidd.card.guard.guest import Guest
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.reader.witness import Witness
 from ccidd.service.supply import Filling
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal
+from ccidd.transport.sockets import peer_name
 from ccidd.transport.usbredir import UsbredirPort
 from ccidd.transport.vscard import serve_vscard
 
@@ -37,6 +39,7 @@ async def serve(
     slot: Slot,
     fillings: Sequence[Filling] = (),
     witness: Witness | None = None,
+    guest: Guest | None = None,
 ) -> bool:
     """Serves one slot over `vscard` until SIGTERM or SIGINT, or until no connection can come.
 
@@ -45,6 +48,7 @@ async def serve(
         slot: the slot with the card for the guest.
         fillings: what puts cards into it meanwhile.
         witness: who looks on.
+        guest: is told who is connected.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -54,7 +58,7 @@ async def serve(
     """
     background = [filling.run for filling in fillings]
     handler = partial(serve_vscard, slot=slot, witness=witness)
-    return await _Daemon([slot], handler, background).run(open_endpoint)
+    return await _Daemon([slot], handler, background, guest).run(open_endpoint)
 
 
 async def serve_reader(
@@ -62,6 +66,7 @@ async def serve_reader(
     slots: Sequence[Slot],
     device: UsbReader,
     fillings: Sequence[Filling] = (),
+    guest: Guest | None = None,
 ) -> bool:
     """Serves a whole reader over `usbredir`, as `serve` does.
 
@@ -70,10 +75,11 @@ async def serve_reader(
         slots: the reader's slots.
         device: the reader.
         fillings: what puts cards into the slots meanwhile.
+        guest: is told who is connected.
     """
     port = UsbredirPort(device, slots)
     background = [port.run, *(filling.run for filling in fillings)]
-    return await _Daemon(slots, port.serve, background).run(open_endpoint)
+    return await _Daemon(slots, port.serve, background, guest).run(open_endpoint)
 
 
 async def serve_line(
@@ -114,10 +120,12 @@ class _Daemon:
         slots: Sequence[Slot],
         handler: Handler,
         background: Sequence[Callable[[], Awaitable[None]]],
+        guest: Guest | None,
     ) -> None:
         self._slots = slots
         self._handler = handler
         self._background = background
+        self._guest = guest or Guest()
         self._connection = trio.Lock()
         self._stopping = False
         self._served = False
@@ -153,6 +161,7 @@ class _Daemon:
         async with self._connection:
             if self._stopping:
                 return False
+            self._guest.name = peer_name(stream.socket)
             log.info("connection_opened")
             try:
                 served = await self._handler(stream)
