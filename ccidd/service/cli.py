@@ -198,8 +198,8 @@ def _run(arguments: Sequence[str]) -> None:
                 trio.run(serve_line, line, slots, on_line, fillings)
                 served = True
             case "vscard":
-                serve_slot = partial(serve, open_endpoint, slots[0], fillings, trace, guest=guest)
-                served = trio.run(serve_slot)
+                serve_slot = partial(serve, witness=trace, guest=guest)
+                served = trio.run(serve_slot, open_endpoint, slots[0], fillings)
             case _:
                 device = UsbReader(slots, profile, pins, trace)
                 served = trio.run(serve_reader, open_endpoint, slots, device, fillings, guest)

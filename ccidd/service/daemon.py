@@ -26,6 +26,7 @@ from ccidd.service.supply import Filling
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal
 from ccidd.transport.sockets import peer_name
+from ccidd.transport.tcp import PromptStream
 from ccidd.transport.usbredir import UsbredirPort
 from ccidd.transport.vscard import serve_vscard
 
@@ -41,10 +42,11 @@ STOP_TIMEOUT: Final = 3.0
 """Seconds that a connection has to end when the process is told to stop."""
 
 
-async def serve(
+async def serve(  # noqa: PLR0913 (each is another part of the process)
     open_endpoint: OpenEndpoint,
     slot: Slot,
     fillings: Sequence[Filling] = (),
+    *,
     witness: Witness | None = None,
     others: Sequence[Background] = (),
     guest: Guest | None = None,
@@ -175,7 +177,8 @@ class _Daemon:
         async with self._connection:
             if self._stopping:
                 return False
-            self._guest.name = peer_name(stream.socket)
+            if isinstance(stream, trio.SocketStream | PromptStream):
+                self._guest.name = peer_name(stream.socket)
             log.info("connection_opened")
             self._notifier.status("a guest is connected")
             try:
