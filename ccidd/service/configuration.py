@@ -8,6 +8,7 @@ from typing import Final
 
 from ccidd.errors import UserError
 from ccidd.reader.profile import Level, ReaderProfile
+from ccidd.service.guards import guard_rules
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import reader_profile
 from ccidd.transport.endpoint import Connector
@@ -75,6 +76,8 @@ class ReaderConfiguration:
             raise UserError("--transport=vscard has QEMU's own reader; --reader is for usbredir")
         if self.connect is not None:
             Connector(self.connect)
+        for card in self.cards:
+            guard_rules(card)
         self.profile(Path("/"))
 
     def profile(self, state_directory: Path) -> ReaderProfile:

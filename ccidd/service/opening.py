@@ -7,18 +7,20 @@ from functools import partial
 
 import structlog
 
+from ccidd.card.guard.guest import Guest
 from ccidd.errors import UserError
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.service import embedded
 from ccidd.service.cards import open_stored_card, open_supply
 from ccidd.service.cardview import card_view, describe
 from ccidd.service.configuration import Configuration, ReaderConfiguration
-from ccidd.service.readers import pin_source, with_pin_entry
+from ccidd.service.guards import protector
+from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
 from ccidd.service.served import LineReader, ServedReader, SocketReader
 from ccidd.service.state import State
 from ccidd.service.supply import CardSupply, FixedCard, fill
 from ccidd.service.trace import open_trace
-from ccidd.transport.endpoint import Connector, Endpoint, adopt, listen
+from ccidd.transport.endpoint import Connector, Endpoint, Handler, adopt, listen
 from ccidd.transport.serial import PseudoTerminal, serve_serial
 from ccidd.transport.usbredir import UsbredirPort
 from ccidd.transport.vscard import serve_vscard
@@ -34,9 +36,10 @@ def open_readers(configuration: Configuration, state: State) -> list[ServedReade
             which.
     """
     readers = []
+    pinentries = Pinentries()
     for each in configuration.readers:
         try:
-            readers.append(open_reader(each, state))
+            readers.append(open_reader(each, state, pinentries))
         except UserError as error:
             if each.name is None:
                 raise
@@ -44,16 +47,24 @@ def open_readers(configuration: Configuration, state: State) -> list[ServedReade
     return readers
 
 
-def open_reader(configuration: ReaderConfiguration, state: State) -> ServedReader:
+def open_reader(
+    configuration: ReaderConfiguration, state: State, pinentries: Pinentries
+) -> ServedReader:
     """Opens a reader.
+
+    Args:
+        configuration: what it is like.
+        state: what its cards remember.
+        pinentries: through which people are asked.
 
     Raises:
         UserError: Something cannot be used.
     """
     name = configuration.name
     profile = configuration.profile(state.directory)
-    supplies = _open_supplies(configuration, state)
-    pins = pin_source(configuration.options)
+    guest = Guest()
+    supplies = _open_supplies(configuration, state, guest, pinentries)
+    pins = pin_source(configuration.options, pinentries)
     slots, fillings = fill(supplies, profile.slots)
     profile = with_pin_entry(profile, pins)
     trace = None
@@ -64,31 +75,36 @@ def open_reader(configuration: ReaderConfiguration, state: State) -> ServedReade
             profile,
             with_secrets=configuration.trace_has_secrets,
         )
-    open_endpoint = partial(_open_endpoint, configuration)
     background = [filling.run for filling in fillings]
-    match configuration.transport:
-        case "serial":
-            assert configuration.socket_path is not None
-            line = PseudoTerminal(configuration.socket_path)
-            on_line = partial(serve_serial, line, slots, profile, pins, trace)
-            return LineReader(slots, line, on_line, background=background, name=name)
-        case "vscard":
-            handler = partial(serve_vscard, slot=slots[0], witness=trace)
-            return SocketReader(slots, open_endpoint, handler, background=background, name=name)
-        case _:
-            port = UsbredirPort(UsbReader(slots, profile, pins, trace), slots)
-            return SocketReader(
-                slots,
-                open_endpoint,
-                port.serve,
-                background=[port.run, *background],
-                name=name,
-            )
+    if configuration.transport == "serial":
+        assert configuration.socket_path is not None
+        guest.name = "this host"
+        line = PseudoTerminal(configuration.socket_path)
+        on_line = partial(serve_serial, line, slots, profile, pins, trace)
+        return LineReader(slots, line, on_line, background=background, name=name)
+    handler: Handler = partial(serve_vscard, slot=slots[0], witness=trace)
+    if configuration.transport == "usbredir":
+        port = UsbredirPort(UsbReader(slots, profile, pins, trace), slots)
+        handler = port.serve
+        background = [port.run, *background]
+    return SocketReader(
+        slots,
+        partial(_open_endpoint, configuration),
+        handler,
+        background=background,
+        name=name,
+        guest=guest,
+    )
 
 
-def _open_supplies(configuration: ReaderConfiguration, state: State) -> list[CardSupply]:
+def _open_supplies(
+    configuration: ReaderConfiguration, state: State, guest: Guest, pinentries: Pinentries
+) -> list[CardSupply]:
     if configuration.cards:
-        return [open_supply(options, state) for options in configuration.cards]
+        return [
+            open_supply(options, state, protector(options, guest, pinentries))
+            for options in configuration.cards
+        ]
     record, secrets = embedded.load_or_make(state, configuration.name or embedded.NAME)
     if secrets is not None and not _stdout_is_journal():
         print(describe(card_view(state, record), secrets), flush=True)  # noqa: T201 (not for the log)

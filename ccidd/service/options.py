@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ccidd.card.guard.operations import CONFIRMABLE
 from ccidd.errors import UserError
 from ccidd.reader.profile import IDENTITIES
 from ccidd.service.cardtypes import CARD_TYPES
@@ -73,6 +74,23 @@ _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
 }
 """What cards of every kind are made from."""
 
+_GUARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
+    "policy": OptionHelp(
+        "use|manage|RULES",
+        "what a guest may do: read, verify, sign and decrypt (use), or also change-pin, write,"
+        " generate, delete and what is unknown (manage), or some of these names, joined by +;"
+        " default: use for cards of the host's and keys on tokens, else manage",
+    ),
+    "retry-floor": OptionHelp(
+        "N",
+        "how many tries of each PIN are kept from a guest; default: 1 for cards of the host's and"
+        " keys on tokens, else 0",
+    ),
+    "confirm": OptionHelp("sign,decrypt", "a person at the host is asked before each"),
+    "confirm-with": OptionHelp("PROGRAM", "the pinentry that asks; default: pinentry"),
+}
+"""What a guest may do with a card (`ccidd.service.guards`)."""
+
 
 READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "slots": OptionHelp("N", "how many slots it has, 1 to 16; default: one for each --card"),
@@ -127,6 +145,11 @@ class CardOptions:
         return 1
 
     @property
+    def is_shared(self) -> bool:
+        """Whether others use its keys too: it is hardware, or its keys are on a token."""
+        return self.type == "pcsc" or _has_token(self.values)
+
+    @property
     def switches(self) -> frozenset[str]:
         """The options that are on."""
         known = CARD_TYPES[self.type].switches
@@ -136,7 +159,8 @@ class CardOptions:
 def card_options(kind: str) -> Mapping[str, OptionHelp]:
     """Gives the options of a kind of card."""
     switches = CARD_TYPES[kind].switches
-    return {**_CARD_OPTIONS, **{name: OptionHelp("on|off", switches[name]) for name in switches}}
+    on_or_off = {name: OptionHelp("on|off", switches[name]) for name in switches}
+    return {**_CARD_OPTIONS, **on_or_off, **_GUARD_OPTIONS}
 
 
 def parse_card(text: str) -> CardOptions:
@@ -163,11 +187,12 @@ def make_card(kind: str, assignments: Sequence[str]) -> CardOptions:
     where = f"--card={kind}"
     if kind not in CARD_TYPES:
         raise UserError(f"{where}: there is no such type of card; --card=help lists them")
-    values = _parse(where, "--card", assignments, card_options(kind))
+    values = _parse(where, "--card", _joined(assignments), card_options(kind))
     for name in CARD_TYPES[kind].switches:
         if values.get(name, ("off",))[0] not in {"on", "off"}:
             raise UserError(f"{where}: the option {name} is on or off")
-    sources = [name for name in values if name not in CARD_TYPES[kind].switches]
+    other_options = {*CARD_TYPES[kind].switches, *_GUARD_OPTIONS}
+    sources = [name for name in values if name not in other_options]
     if "card" in sources and len(sources) > 1:
         other = next(name for name in sources if name != "card")
         raise UserError(f"{where}: a card that ccidd keeps has its own: leave out {other} or card")
@@ -179,10 +204,22 @@ def make_card(kind: str, assignments: Sequence[str]) -> CardOptions:
     return CardOptions(kind, values)
 
 
+def _joined(assignments: Sequence[str]) -> list[str]:
+    """Puts together again what `confirm=sign,decrypt` was split into."""
+    joined: list[str] = []
+    for assignment in assignments:
+        if joined and joined[-1].startswith("confirm=") and assignment in CONFIRMABLE:
+            joined[-1] += f"+{assignment}"
+        else:
+            joined.append(assignment)
+    return joined
+
+
 def _has_token(values: Mapping[str, tuple[str, ...]]) -> bool:
     """Whether there is a token or a database, which has a PIN of its own."""
     return any(
-        name in {"nss", "pkcs11"} or (name.startswith("key") and value.startswith("pkcs11:"))
+        name in {"nss", "pkcs11", "token"}
+        or (name.startswith("key") and value.startswith("pkcs11:"))
         for name, (value, *_) in values.items()
     )
 

@@ -9,9 +9,12 @@ from typing import Final, TypeAlias
 import structlog
 import trio
 
+from ccidd.card.guard.guest import Guest
 from ccidd.reader.slot import Slot
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal
+from ccidd.transport.sockets import peer_name
+from ccidd.transport.tcp import PromptStream
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -92,9 +95,10 @@ class SocketReader(ServedReader):
         handler: serves a connection.
         background: what is to run meanwhile.
         name: what to call it in the log, where there are several.
+        guest: is told who is connected.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is another side of it)
         self,
         slots: Sequence[Slot],
         open_endpoint: OpenEndpoint,
@@ -102,10 +106,12 @@ class SocketReader(ServedReader):
         *,
         background: Sequence[Background] = (),
         name: str | None = None,
+        guest: Guest | None = None,
     ) -> None:
         super().__init__(slots, background, name)
         self._open_endpoint = open_endpoint
         self._handler = handler
+        self._guest = guest or Guest()
         self._connection = trio.Lock()
         self._stopping = False
         self._endpoint: Endpoint | None = None
@@ -127,6 +133,8 @@ class SocketReader(ServedReader):
         async with self._connection:
             if self._stopping:
                 return False
+            if isinstance(stream, trio.SocketStream | PromptStream):
+                self._guest.name = peer_name(stream.socket)
             log.info("connection_opened")
             self._set_connected(connected=True)
             try:
