@@ -121,21 +121,23 @@ class _Watcher:
         Returns:
             Why it failed; None if it shall only be looked at anew.
         """
-        reason: str | None = None
+        ended = trio.Event()
+        reason: list[str] = []
 
         async def run() -> None:
-            nonlocal reason
-            reason = await trio.to_thread.run_sync(self._run, limiter=trio.CapacityLimiter(1))
-            nursery.cancel_scope.cancel()
+            reason.extend(await trio.to_thread.run_sync(self._run, limiter=limiter))
+            ended.set()
 
+        # A thread of its own, for as long as it takes.
+        limiter = trio.CapacityLimiter(1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
             try:
-                await trio.sleep_forever()
+                await ended.wait()
             finally:
                 # The thread then ends at once.
                 self._stop()
-        return reason
+        return reason[0] if reason else None
 
     def _stop(self) -> None:
         with self._lock:
@@ -143,18 +145,18 @@ class _Watcher:
             if self._cryptoki is not None:
                 self._cryptoki.kill()
 
-    def _run(self) -> str | None:
+    def _run(self) -> list[str]:
         with self._lock:
             if self._stopped.is_set():
-                return None
+                return []
             cryptoki = self._cryptoki = Cryptoki(self._timeout)
         try:
             self._watch(cryptoki)
         except CryptokiError as error:
-            return error.reason
+            return [error.reason]
         finally:
             cryptoki.close()
-        return None
+        return []
 
     def _watch(self, cryptoki: Cryptoki) -> None:
         library = cryptoki.load(self._module)

@@ -4,15 +4,15 @@
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import structlog
 import trio
 
 from ccidd.keys import tokenwatch
+from ccidd.keys.cryptoki import Cryptoki
 from ccidd.keys.tokenwatch import PresentToken, TokenWatch
 from tokens import SOFTHSM, SoftHsm
 
@@ -34,16 +34,21 @@ class Seen:
 
     async def labels(self, *expected: str, within: float = SOON) -> None:
         """Waits until these tokens, and no others, are there."""
+        await self.wait_until(
+            lambda: bool(self.history) and sorted(self.history[-1]) == sorted(expected), within
+        )
+
+    async def wait_until(self, condition: Callable[[], bool], within: float = SOON) -> None:
         with trio.fail_after(within):
-            while not self.history or sorted(self.history[-1]) != sorted(expected):
+            while not condition():
                 await self._changed.wait()
 
 
 @asynccontextmanager
-async def watching(module: str = SOFTHSM, *, timeout: float = 30) -> AsyncIterator[Seen]:
+async def watching(module: str = SOFTHSM, *, patience: float = 30) -> AsyncIterator[Seen]:
     seen = Seen()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(TokenWatch(module, timeout=timeout).run, seen.tell)
+        nursery.start_soon(TokenWatch(module, timeout=patience).run, seen.tell)
         yield seen
         nursery.cancel_scope.cancel()
 
@@ -85,15 +90,13 @@ async def test_another_token_of_the_same_name_is_another(softhsm: SoftHsm) -> No
         await seen.labels("one", within=10)
         softhsm.remove()
         softhsm.add("one", [])
-        with trio.fail_after(SOON):
-            while len(seen.history) < 2:
-                await trio.sleep(0.01)
+        await seen.wait_until(lambda: len(seen.history) > 1)
         assert seen.history[-1] == ["one"]
 
 
 def test_tokens_that_are_the_same_are_counted(softhsm: SoftHsm) -> None:
     softhsm.add("one", [])
-    cryptoki = tokenwatch.Cryptoki(10)
+    cryptoki = Cryptoki(10)
     try:
         library = cryptoki.load(SOFTHSM)
         tokens = cryptoki.tokens()
@@ -110,8 +113,9 @@ async def test_a_module_that_crashes_is_started_again(softhsm: SoftHsm) -> None:
         for number in (signal.SIGSEGV, signal.SIGKILL):
             (process,) = workers()
             os.kill(process, number)
-            while workers() in ([], [process]):
-                await trio.sleep(0.01)
+            # It is started again after a quarter of a second, or half of one.
+            await trio.sleep(1)
+            assert process not in workers()
         softhsm.add("one", [])
         await seen.labels("one", within=5)
         softhsm.remove()
@@ -119,7 +123,7 @@ async def test_a_module_that_crashes_is_started_again(softhsm: SoftHsm) -> None:
 
 
 async def test_a_module_that_hangs_holds_up_nobody_and_is_started_again(softhsm: SoftHsm) -> None:
-    async with watching(timeout=1) as seen:
+    async with watching(patience=1) as seen:
         await seen.labels(within=10)
         (first,) = workers()
         async with watching() as other:
@@ -134,7 +138,8 @@ async def test_a_module_that_hangs_holds_up_nobody_and_is_started_again(softhsm:
 async def test_a_hanging_module_does_not_hold_up_the_end(softhsm: SoftHsm) -> None:
     async with watching() as seen:
         await seen.labels(within=10)
-        os.kill(*workers(), signal.SIGSTOP)
+        (process,) = workers()
+        os.kill(process, signal.SIGSTOP)
         await trio.sleep(tokenwatch.POLL_INTERVAL)
         began = trio.current_time()
     assert trio.current_time() - began < 1
@@ -147,8 +152,7 @@ async def test_a_module_that_cannot_be_loaded_is_tried_ever_later(tmp_path: Path
     module.write_bytes(b"none")
     with structlog.testing.capture_logs() as logs:
         async with watching(str(module)) as seen:
-            while len(logs) < 3:
-                await trio.sleep(0.05)
+            await seen.wait_until(lambda: len(logs) >= 3, within=10)
             assert seen.history[-1] == []
     assert [entry["event"] for entry in logs] == ["token_module_failed"] * 3
     assert [entry["again_in"] for entry in logs] == [0.25, 0.5, 1]
