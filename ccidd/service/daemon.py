@@ -31,6 +31,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 OpenEndpoint: TypeAlias = Callable[[], Endpoint]
 
+Background: TypeAlias = Callable[[], Awaitable[None]]
+
 _NO_GUEST: Final = "no guest is connected"
 
 STOP_TIMEOUT: Final = 3.0
@@ -42,6 +44,7 @@ async def serve(
     slot: Slot,
     fillings: Sequence[Filling] = (),
     witness: Witness | None = None,
+    others: Sequence[Background] = (),
 ) -> bool:
     """Serves one slot over `vscard` until SIGTERM or SIGINT, or until no connection can come.
 
@@ -50,6 +53,7 @@ async def serve(
         slot: the slot with the card for the guest.
         fillings: what puts cards into it meanwhile.
         witness: who looks on.
+        others: what else is to run meanwhile.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -57,7 +61,7 @@ async def serve(
     Raises:
         UserError: The endpoint cannot be opened.
     """
-    background = [filling.run for filling in fillings]
+    background = [*(filling.run for filling in fillings), *others]
     handler = partial(serve_vscard, slot=slot, witness=witness)
     return await _Daemon([slot], handler, background).run(open_endpoint)
 
@@ -121,7 +125,7 @@ class _Daemon:
         self,
         slots: Sequence[Slot],
         handler: Handler,
-        background: Sequence[Callable[[], Awaitable[None]]],
+        background: Sequence[Background],
     ) -> None:
         self._slots = slots
         self._handler = handler
@@ -159,7 +163,7 @@ class _Daemon:
         await endpoint.run(self._handle, task_status=task_status)
         daemon.cancel()
 
-    async def _handle(self, stream: trio.SocketStream) -> bool:
+    async def _handle(self, stream: trio.abc.Stream) -> bool:
         async with self._connection:
             if self._stopping:
                 return False

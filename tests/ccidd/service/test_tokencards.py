@@ -368,7 +368,7 @@ def test_a_token_without_a_pin_gives_the_card_none(
     state: State, tmp_path: Path, files: Path
 ) -> None:
     directory = nss_database(tmp_path / "open", {"one": (P_256, 0)}, "")
-    with pytest.raises(UserError, match=r"has no PIN; give the card one \(pin-file=\)"):
+    with pytest.raises(UserError, match=r"has no PIN; give it one .*, or the card \(pin-file=\)"):
         open_card(parse_card(f"piv,nss=sql:{directory}"), state)
     open_card(parse_card(f"piv,nss=sql:{directory},pin-file={files}/pin"), state)
 
