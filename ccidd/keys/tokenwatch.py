@@ -46,7 +46,7 @@ class PresentToken:
         module: the path of its PKCS#11 module.
         library: what the module says of itself.
         info: the token.
-        number: 0, or which it is of several that are the same but for their slots.
+        number: which it is, from 1, of several that are the same but for their slots; or else 0.
     """
 
     module: str
@@ -193,9 +193,10 @@ class _Watcher:
 def _present(
     module: str, library: LibraryInfo, tokens: Sequence[TokenInfo]
 ) -> Sequence[PresentToken]:
-    found: list[PresentToken] = []
-    for info in tokens:
-        if TokenFlags.TOKEN_INITIALIZED in info.flags:
-            number = sum(info.is_same_token(other.info) for other in found)
-            found.append(PresentToken(module, library, info, number))
+    usable = [info for info in tokens if TokenFlags.TOKEN_INITIALIZED in info.flags]
+    found = []
+    for index, info in enumerate(usable):
+        same = [other for other, each in enumerate(usable) if each.is_same_token(info)]
+        number = same.index(index) + 1 if len(same) > 1 else 0
+        found.append(PresentToken(module, library, info, number))
     return found
