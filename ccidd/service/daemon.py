@@ -2,11 +2,13 @@
 """Serves a reader at an endpoint until a signal ends it.
 
 Files and keys are opened before this, so that what is wrong with them is told at once. Here signals
-are caught, the socket is opened, and "ready" is logged, in this order. At the end
+are caught, the socket is opened, and "ready" is logged, and said to the service manager, in this
+order. At the end
 the reader is unplugged, which answers what is in flight and takes the cards away from the guest;
 only then are connections closed.
 """
 
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
@@ -18,6 +20,7 @@ import trio
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.reader.witness import Witness
+from ccidd.service.notify import Notifier
 from ccidd.service.supply import Filling
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal
@@ -29,6 +32,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 OpenEndpoint: TypeAlias = Callable[[], Endpoint]
 
 Background: TypeAlias = Callable[[], Awaitable[None]]
+
+_NO_GUEST: Final = "no guest is connected"
 
 STOP_TIMEOUT: Final = 3.0
 """Seconds that a connection has to end when the process is told to stop."""
@@ -99,10 +104,13 @@ async def serve_line(
             async with trio.open_nursery() as supplies:
                 for filling in fillings:
                     supplies.start_soon(filling.run)
+                notifier = Notifier.take(os.environ)
+                supplies.start_soon(notifier.keep_alive)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(serve_on_line)
-                    log.info("ready")
+                    _be_ready(notifier, "serving on a serial line")
                     await _wait_for_signal(signals)
+                    notifier.stopping()
                     nursery.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT
                     for slot in slots:
                         slot.unplug()
@@ -123,6 +131,7 @@ class _Daemon:
         self._handler = handler
         self._background = background
         self._connection = trio.Lock()
+        self._notifier = Notifier.take(os.environ)
         self._stopping = False
         self._served = False
 
@@ -131,11 +140,12 @@ class _Daemon:
             endpoint = open_endpoint()
             try:
                 async with trio.open_nursery() as nursery:
-                    for task in self._background:
+                    for task in (*self._background, self._notifier.keep_alive):
                         nursery.start_soon(task)
                     await nursery.start(self._accept, endpoint, nursery.cancel_scope)
-                    log.info("ready")
+                    _be_ready(self._notifier, _NO_GUEST)
                     await _wait_for_signal(signals)
+                    self._notifier.stopping()
                     await self._stop()
                     nursery.cancel_scope.cancel()
             finally:
@@ -158,12 +168,15 @@ class _Daemon:
             if self._stopping:
                 return False
             log.info("connection_opened")
+            self._notifier.status("a guest is connected")
             try:
                 served = await self._handler(stream)
             except Exception:
                 # A fault of ours ends this connection; the next one may fare better.
                 log.exception("connection_fault")
                 return False
+            finally:
+                self._notifier.status(_NO_GUEST)
             self._served = self._served or served
             return served
 
@@ -173,6 +186,12 @@ class _Daemon:
             slot.unplug()
         with trio.move_on_after(STOP_TIMEOUT):
             await self._connection.acquire()
+
+
+def _be_ready(notifier: Notifier, status: str) -> None:
+    notifier.status(status)
+    notifier.ready()
+    log.info("ready")
 
 
 async def _wait_for_signal(signals: AsyncIterator[int]) -> None:
