@@ -16,6 +16,7 @@ import trio
 from ccid_protocol import vscard
 from ccid_protocol.apdu import CommandAPDU
 from ccidd.keys.key import KeyAlgorithm
+from ccidd.service.vscclient.cli import main
 from qemu_peer import QemuPeer
 from terminal import new_terminal
 from tokens import nss_database
@@ -202,6 +203,23 @@ async def test_certificates_of_the_option_c_are_one_more_reader(
         assert (await peer.transmit(SELECT_PKI[1]))[0] == 0x61
 
 
+async def test_two_may_have_the_same_database(
+    database: Path, tmp_path: Path, environ: None
+) -> None:
+    options = ["-e", emul_args(database, soft("id-cert"))]
+    async with (
+        listening() as qemu,
+        running(*options, *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as one,
+        running(*options, *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as other,
+    ):
+        for peer in (one, other):
+            await peer.until(lambda peer=peer: peer.atr)  # type: ignore[misc] # mypy: lambda
+            assert (await peer.transmit(SELECT_PKI[0]))[0] == 0x61
+            assert await peer.transmit(VERIFY) == b"\x90\x00"
+
+
 # Commands.
 
 
@@ -369,13 +387,20 @@ async def test_a_peer_that_is_no_qemu_is_told_apart(
         ([*["-ca"] * 101, "localhost", "2001"], "-c: too many certificates (max = 100)"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(arguments: Sequence[str], complaint: str) -> None:
-    result = ended(*arguments)
-    assert result.returncode == 4
-    assert result.stdout == ""
-    assert result.stderr.startswith(f"ccidd-vscclient: {complaint}")
-    assert result.stderr.endswith("; see ccidd-vscclient --help\n")
-    assert result.stderr.count("\n") == 1
+def test_a_wrong_command_line_is_one_line(
+    arguments: Sequence[str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ccidd-vscclient", *arguments])
+    with pytest.raises(SystemExit, match="4"):
+        main()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"ccidd-vscclient: {complaint}")
+    assert printed.err.endswith("; see ccidd-vscclient --help\n")
+    assert printed.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -407,20 +432,14 @@ def test_a_database_without_a_password_has_no_pin(tmp_path: Path, environ: None)
     assert "certutil -W" in result.stderr
 
 
-def test_the_help_tells_of_all_there_is(environ: None) -> None:
-    result = ended("--help")
-    assert result.returncode == 0
-    for word in (
-        "-e",
-        "-c",
-        "-d",
-        "-p",
-        "HOST PORT",
-        "soft=(",
-        "use_hw=",
-        "hw_type=",
-        "hw_params=",
-    ):
-        assert word in result.stdout
+def test_the_help_tells_of_all_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ccidd-vscclient", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    printed = capsys.readouterr().out
+    for word in ("-e", "-c", "-d", "-p", "HOST PORT", "db=", "soft=(", "use_hw=", "hw_type="):
+        assert word in printed
     for command in ("insert", "remove", "select", "list", "debug", "exit"):
-        assert f"\n  {command}" in result.stdout
+        assert f"\n  {command}" in printed
