@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from ccidd.errors import UserError
 from ccidd.keys.nssmodules import RegisteredModule, find_module, registered_modules
-from tokens import SOFTHSM, SoftHsm, nss_database
+from tokens import SOFTHSM, SoftHsm, nss_database, register_module
 
 
 @pytest.fixture
@@ -24,10 +24,6 @@ def modutil(database: Path, *options: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
-def add(database: Path, name: str, library: str | Path) -> None:
-    modutil(database, "-add", name, "-libfile", str(library))
-
-
 def test_a_fresh_database_lists_none(database: Path) -> None:
     assert registered_modules(database) == []
 
@@ -36,9 +32,9 @@ def test_modules_are_found_however_they_are_named(database: Path, tmp_path: Path
     odd = tmp_path / "odd 'place=" / "a module.so"
     odd.parent.mkdir()
     shutil.copy(SOFTHSM, odd)
-    add(database, "SoftHSM", SOFTHSM)
-    add(database, "an odd = one", odd)
-    add(database, "OpenSC", "opensc-pkcs11.so")
+    register_module(database, "SoftHSM", SOFTHSM)
+    register_module(database, "an odd = one", odd)
+    register_module(database, "OpenSC", "opensc-pkcs11.so")
     opensc = find_module("opensc-pkcs11.so")
     assert opensc is not None
     assert registered_modules(database) == [
@@ -51,8 +47,8 @@ def test_modules_are_found_however_they_are_named(database: Path, tmp_path: Path
 def test_what_is_gone_or_disabled_is_left_out(database: Path, tmp_path: Path) -> None:
     gone = tmp_path / "gone.so"
     shutil.copy(SOFTHSM, gone)
-    add(database, "gone", gone)
-    add(database, "disabled", SOFTHSM)
+    register_module(database, "gone", gone)
+    register_module(database, "disabled", SOFTHSM)
     modutil(database, "-disable", "disabled")
     gone.unlink()
     with capture_logs() as logs:

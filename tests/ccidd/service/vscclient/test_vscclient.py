@@ -19,7 +19,8 @@ from ccidd.keys.key import KeyAlgorithm
 from ccidd.service.vscclient.cli import main
 from qemu_peer import QemuPeer
 from terminal import new_terminal
-from tokens import nss_database
+from tokens import PIN as TOKEN_PIN
+from tokens import SOFTHSM, SoftHsm, StoredKey, nss_database, register_module
 
 VSCCLIENT = str(Path(sys.executable).with_name("ccidd-vscclient"))
 PASSWORD = "654321"
@@ -201,6 +202,29 @@ async def test_certificates_of_the_option_c_are_one_more_reader(
         await peer.until(lambda: peer.atr is None)
         await peer.until(lambda: peer.atr)
         assert (await peer.transmit(SELECT_PKI[1]))[0] == 0x61
+
+
+async def test_certificates_may_be_on_a_token_of_a_module(
+    tmp_path: Path, environ: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    softhsm = SoftHsm(tmp_path / "softhsm", monkeypatch)
+    softhsm.add("my token", [StoredKey(KeyAlgorithm.RSA_2048, b"\1", "id-cert")])
+    database = nss_database(tmp_path / "database", {}, "")
+    register_module(database, "SoftHSM", SOFTHSM)
+    reader = "soft=(my token,Test,CAC,,my token:id-cert)"
+    async with (
+        listening() as qemu,
+        running("-e", emul_args(database, reader), *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        assert (await peer.transmit(SELECT_PKI[0]))[0] == 0x61
+        verify = CommandAPDU(0, 0x20, 0, 0, TOKEN_PIN).encode()
+        assert await peer.transmit(verify) == b"\x90\x00"
+    other = emul_args(database, reader.replace("id-cert", "nobody"))
+    result = ended("-e", other, "127.0.0.1", "1")
+    assert result.returncode == 1
+    assert "module 'SoftHSM': " in result.stderr
 
 
 async def test_two_may_have_the_same_database(
@@ -410,7 +434,7 @@ def test_a_wrong_command_line_is_one_line(
         ('db="/nowhere" use_hw=no soft=(,T,CAC,,a)', "cannot read the NSS database /nowhere/"),
         ('db="{db}" use_hw=no soft=(,T,CAC,,)', "soft=(,T,…): it names no certificate"),
         ('db="{db}" use_hw=no soft=(,T,CAC,,nobody)', "nobody"),
-        ('db="{db}" use_hw=no soft=(Other,T,CAC,,id-cert)', "soft=(Other,T,…): "),
+        ('db="{db}" use_hw=no soft=(Other,T,CAC,,id-cert)', "lists no module that could have it"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(
