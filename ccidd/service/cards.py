@@ -17,6 +17,7 @@ from ccidd.service.state import CardRecord, State, StoredMemory
 from ccidd.service.state.memory import apply_pin_file
 from ccidd.service.supply import CardSupply, FixedCard, Protect, unprotected
 from ccidd.service.tokenpin import TokenPin
+from ccidd.service.tokens import TokenSupply
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -32,6 +33,8 @@ def open_supply(options: CardOptions, state: State, protect: Protect = unprotect
     Raises:
         UserError: As `open_card`.
     """
+    if options.one("token") is not None:
+        return TokenSupply(options, state, protect)
     return FixedCard(protect(open_card(options, state)))
 
 

@@ -170,7 +170,7 @@ def _run(arguments: Sequence[str]) -> None:
         _check_sockets(options, systemd_fd)
         card_options = [parse_card(text) for text in options.card]
         slot_count = sum(card.slot_count for card in card_options)
-        _check_transport(options, slot_count)
+        _check_transport(options, card_options, slot_count)
         connector = None if options.connect is None else Connector(options.connect)
         reader_options = parse_reader(options.reader) if options.reader else {}
         place = _place(options, systemd_fd)
@@ -228,12 +228,22 @@ def _reader_profile(
     return profile
 
 
-def _check_transport(options: argparse.Namespace, slot_count: int) -> None:
-    """Holds what the reader is to be against what `vscard` can carry."""
+def _check_transport(
+    options: argparse.Namespace, card_options: Sequence[CardOptions], slot_count: int
+) -> None:
+    """Holds what the reader is to be against what the transport can carry."""
+    if options.transport == "serial" and any(card.looks_everywhere for card in card_options):
+        # One of them shows this host's readers, and with them the cards that are served here.
+        raise UserError(
+            "--transport=serial makes a reader of this host: say which PKCS#11 modules to look in,"
+            " other than one for its readers (--card=...,module=PATH)"
+        )
     if options.transport != "vscard":
         return
     if slot_count > 1:
-        raise UserError("--transport=vscard has one slot; give --card once")
+        raise UserError(
+            "--transport=vscard has one slot; give --card once, and token=any with slots=1"
+        )
     if options.reader:
         raise UserError("--transport=vscard has QEMU's own reader; --reader is for usbredir")
 

@@ -5,12 +5,12 @@ A comma in a value is written twice.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ccidd.errors import UserError
-from ccidd.reader.profile import IDENTITIES
+from ccidd.reader.profile import IDENTITIES, MAX_SLOTS
 from ccidd.service.cardtypes import CARD_TYPES
 
 
@@ -53,9 +53,21 @@ _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
         " unless there is a pin-file",
         repeatable=True,
     ),
+    "token": OptionHelp(
+        "URI|any",
+        "or: the slot follows a PKCS#11 token, which is the card while it is there; any: all tokens"
+        " that there are, each in a slot",
+    ),
+    "module": OptionHelp(
+        "PATH",
+        "with token: a PKCS#11 module to look in; default: those that p11-kit is configured with",
+        repeatable=True,
+    ),
+    "slots": OptionHelp("N", "with token=any: how many slots it fills, 1 to 16; default: 4"),
     "keyXX": OptionHelp(
         "FILE|pkcs11:URI|nss:NICKNAME",
-        "the key with the reference XX (9A, 9C, ...): one key of any of these",
+        "the key with the reference XX (9A, 9C, ...): one key of any of these; with token: one of"
+        " its keys (pkcs11:id=%01), which are else placed by the usage in their certificates",
         pattern=r"key[0-9A-Fa-f]{2}",
     ),
     "pin-file": OptionHelp(
@@ -72,6 +84,14 @@ _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
 }
 """What cards of every kind are made from."""
 
+
+ANY_TOKEN: Final = "any"  # noqa: S105 (no secret)
+"""The value of `token` that stands for every token."""
+
+_ANY_TOKEN_SLOTS: Final = 4
+
+# What goes with cards that are there from the start.
+_NOT_OF_TOKENS: Final = re.compile(r"card|keys|nss|cert.*|pkcs11|pin-file|puk-file|password-file")
 
 READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "slots": OptionHelp("N", "how many slots it has, 1 to 16; default: one for each --card"),
@@ -123,7 +143,15 @@ class CardOptions:
     @property
     def slot_count(self) -> int:
         """How many slots of the reader it fills."""
-        return 1
+        if self.one("token") != ANY_TOKEN:
+            return 1
+        return int(self.one("slots") or _ANY_TOKEN_SLOTS)
+
+    @property
+    def looks_everywhere(self) -> bool:
+        """Whether it follows tokens of whatever modules this machine has."""
+        token = self.one("token")
+        return token is not None and "module" not in self.values and "?module-" not in token
 
     @property
     def switches(self) -> frozenset[str]:
@@ -153,7 +181,21 @@ def parse_card(text: str) -> CardOptions:
     for name in CARD_TYPES[kind].switches:
         if values.get(name, ("off",))[0] not in {"on", "off"}:
             raise UserError(f"{where}: the option {name} is on or off")
-    sources = [name for name in values if name not in CARD_TYPES[kind].switches]
+    if "token" in values:
+        _check_token(where, values)
+    else:
+        _check_sources(where, values, CARD_TYPES[kind].switches)
+    return CardOptions(kind, values)
+
+
+def _check_sources(
+    where: str, values: Mapping[str, tuple[str, ...]], switches: Collection[str]
+) -> None:
+    """Checks the options of a card that is there from the start."""
+    for name in ("module", "slots"):
+        if name in values:
+            raise UserError(f"{where}: the option {name} goes with token=")
+    sources = [name for name in values if name not in switches]
     if "card" in sources and len(sources) > 1:
         other = next(name for name in sources if name != "card")
         raise UserError(f"{where}: a card that ccidd keeps has its own: leave out {other} or card")
@@ -162,7 +204,18 @@ def parse_card(text: str) -> CardOptions:
             raise UserError(f"{where}: give it keys=FILE.p12|FILE.pem, or card=NAME")
         if "pin-file" not in sources and not _has_token(values):
             raise UserError(f"{where}: the option pin-file=FILE is missing")
-    return CardOptions(kind, values)
+
+
+def _check_token(where: str, values: Mapping[str, tuple[str, ...]]) -> None:
+    for name in values:
+        if _NOT_OF_TOKENS.fullmatch(name):
+            raise UserError(f"{where}: keys and PIN are the token's: leave out {name} or token")
+    (token,) = values["token"]
+    (slots,) = values.get("slots", ("1",))
+    if "slots" in values and token != ANY_TOKEN:
+        raise UserError(f"{where}: the option slots goes with token=any")
+    if not (slots.isdecimal() and len(slots) <= 2 and 1 <= int(slots) <= MAX_SLOTS):
+        raise UserError(f"{where}: slots={slots} is none of 1 to {MAX_SLOTS}")
 
 
 def _has_token(values: Mapping[str, tuple[str, ...]]) -> bool:
