@@ -5,6 +5,8 @@ Source: USB CCID Rev 1.1, 3 and 6. It knows no bus: messages come in and go out 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import trio
 
@@ -15,6 +17,7 @@ from ccid_protocol.ccid import (
     IccStatus,
     NotifySlotChange,
     Offset,
+    Response,
     failure,
 )
 from ccidd.reader.ccid_slot import CcidSlot, Respond
@@ -22,6 +25,14 @@ from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import ReaderProfile
 from ccidd.reader.secure import PinPad
 from ccidd.reader.slot import Slot
+from ccidd.reader.witness import Witness
+
+_N = TypeVar("_N", HardwareError, NotifySlotChange)
+
+
+def _respond_before(witness: Witness, respond: Respond, response: Response) -> None:
+    witness.response(response)
+    respond(response)
 
 
 class CcidReader:
@@ -33,17 +44,23 @@ class CcidReader:
         respond: sends an answer to the host; must not wait.
         announce: called when there is something to notify the host of; must not wait.
         pins: where PINs come from that are entered at the reader, if there is such a place.
+        witness: who looks on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is another side of it)
         self,
         slots: Sequence[Slot],
         profile: ReaderProfile,
         respond: Respond,
         announce: Callable[[], None],
         pins: PinSource | None = None,
+        *,
+        witness: Witness | None = None,
     ) -> None:
         assert len(slots) == profile.slots
+        self._witness = witness
+        if witness is not None:
+            respond = partial(_respond_before, witness, respond)
         self._respond = respond
         self._slots = []
         for index, slot in enumerate(slots):
@@ -60,6 +77,8 @@ class CcidReader:
 
     def submit(self, command: Command | BadMessage) -> None:
         """Takes a message of the host. It is answered by `respond`, now or later, just once."""
+        if self._witness is not None:
+            self._witness.command(command)
         if command.slot >= len(self._slots):
             self._respond(failure(command, IccStatus.ABSENT, Offset.SLOT))
             return
@@ -94,15 +113,20 @@ class CcidReader:
         """Gives the changes that the host has not been notified of, and takes them for told."""
         if not any(slot.presence.changed for slot in self._slots):
             return None
-        return NotifySlotChange(tuple(slot.presence.take() for slot in self._slots))
+        return self._seen(NotifySlotChange(tuple(slot.presence.take() for slot in self._slots)))
 
     def take_hardware_error(self) -> HardwareError | None:
         """Gives a failure of a slot that the host has not been notified of, and forgets it."""
         for slot in self._slots:
             if slot.hardware_error is not None:
                 error, slot.hardware_error = slot.hardware_error, None
-                return error
+                return self._seen(error)
         return None
+
+    def _seen(self, notification: _N) -> _N:
+        if self._witness is not None:
+            self._witness.notification(notification)
+        return notification
 
     def repeat_notification(self) -> None:
         """Has the host told again of what it may not have heard."""

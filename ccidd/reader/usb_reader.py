@@ -6,7 +6,8 @@ Source: Universal Serial Bus Specification Rev 2.0, chapter 9; USB CCID Rev 1.1,
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 from ccid_protocol import ccid, usb
 from ccid_protocol.ccid import (
@@ -36,6 +37,7 @@ from ccidd.reader.ccid_reader import CcidReader
 from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import CLOCK, DATA_RATES, Level, ReaderProfile
 from ccidd.reader.slot import Slot
+from ccidd.reader.witness import Witness
 
 BULK_OUT: Final = 0x01
 BULK_IN: Final = 0x82
@@ -55,6 +57,34 @@ _MANUFACTURER, _PRODUCT, _SERIAL_NUMBER, _INTERFACE_NAME = range(1, 5)
 _NO_STATUS: Final = bytes(2)
 
 
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """What the device says of itself.
+
+    Attributes:
+        device: its device descriptor.
+        interface: its one interface.
+        configuration: its one configuration.
+    """
+
+    device: usb.DeviceDescriptor
+    interface: usb.Interface
+    configuration: usb.Configuration
+
+    @classmethod
+    def of(cls, profile: ReaderProfile) -> Self:
+        """Makes the descriptors of a reader."""
+        device = usb.DeviceDescriptor(
+            profile.vendor_id,
+            profile.product_id,
+            manufacturer=_MANUFACTURER,
+            product=_PRODUCT,
+            serial_number=_SERIAL_NUMBER,
+        )
+        interface = _interface(profile)
+        return cls(device, interface, usb.Configuration((interface,)))
+
+
 class UsbReader:
     """A CCID reader on a USB.
 
@@ -62,29 +92,28 @@ class UsbReader:
         slots: the slots and their cards.
         profile: what the reader says of itself.
         pins: where PINs come from that are entered at the reader, if the profile has PIN entry.
+        witness: who looks on at what the host and the reader say.
     """
 
     def __init__(
-        self, slots: Sequence[Slot], profile: ReaderProfile, pins: PinSource | None = None
+        self,
+        slots: Sequence[Slot],
+        profile: ReaderProfile,
+        pins: PinSource | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self.profile: Final = profile
         self.wake: Callable[[], None] = _ignore
         """Called when an IN endpoint may have something; the bus sets it, and it must not wait."""
-        self._reader = CcidReader(slots, profile, self._respond, self._announce, pins)
+        self._reader = CcidReader(
+            slots, profile, self._respond, self._announce, pins, witness=witness
+        )
         self._messages = MessageReader(
             profile.max_message_length,
             extended_apdu=profile.level is Level.EXTENDED_APDU,
             max_packet_size=MAX_PACKET_SIZE,
         )
-        self.device: Final = usb.DeviceDescriptor(
-            profile.vendor_id,
-            profile.product_id,
-            manufacturer=_MANUFACTURER,
-            product=_PRODUCT,
-            serial_number=_SERIAL_NUMBER,
-        )
-        self.interface: Final = _interface(profile)
-        self._configuration_descriptor = usb.Configuration((self.interface,)).encode()
+        self.descriptors: Final = Descriptors.of(profile)
         self._strings = {
             _MANUFACTURER: profile.manufacturer,
             _PRODUCT: profile.product,
@@ -207,9 +236,9 @@ class UsbReader:
             return self.profile.class_descriptor().encode() if is_ours else None
         match setup.descriptor_type, setup.descriptor_index:
             case DescriptorType.DEVICE, 0:
-                return self.device.encode()
+                return self.descriptors.device.encode()
             case DescriptorType.CONFIGURATION, 0:
-                return self._configuration_descriptor
+                return self.descriptors.configuration.encode()
             case DescriptorType.STRING, 0:
                 return usb.encode_languages((usb.LANGUAGE_ENGLISH_US,))
             case DescriptorType.STRING, index if index in self._strings:

@@ -29,6 +29,7 @@ from ccidd.service.cardview import card_view, describe
 from ccidd.service.daemon import serve, serve_line, serve_reader
 from ccidd.service.log import LEVELS, configure_log
 from ccidd.service.options import (
+    PCSC,
     CardOptions,
     card_help,
     parse_card,
@@ -39,6 +40,7 @@ from ccidd.service.parser import OneLineParser, add_state_options, open_state, p
 from ccidd.service.readers import pin_source, reader_profile, with_pin_entry
 from ccidd.service.state import State
 from ccidd.service.supply import CardSupply, FixedCard, fill
+from ccidd.service.trace import Trace, open_trace
 from ccidd.transport.endpoint import (
     Connector,
     Endpoint,
@@ -46,7 +48,7 @@ from ccidd.transport.endpoint import (
     listen,
     take_systemd_fd,
 )
-from ccidd.transport.serial import PseudoTerminal, serial_model
+from ccidd.transport.serial import PseudoTerminal, serial_model, serve_serial
 from ccidd.transport.sockets import name_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -142,6 +144,17 @@ def _parser() -> OneLineParser:
     )
     add_state_options(parser)
     parser.add_argument(
+        "--trace",
+        metavar="FILE.pcapng",
+        type=path,
+        help="write what crosses the front door into a file for Wireshark, without PINs and keys",
+    )
+    parser.add_argument(
+        "--unsafe-trace-secrets",
+        action="store_true",
+        help="write PINs and keys into the trace as well",
+    )
+    parser.add_argument(
         "--log-level", choices=LEVELS, default="info", help="what to log (default: info)"
     )
     return parser
@@ -171,18 +184,28 @@ def _run(arguments: Sequence[str]) -> None:
         pins = pin_source(reader_options)
         slots, fillings = fill(supplies, profile.slots)
         profile = with_pin_entry(profile, pins)
-        if options.transport == "serial":
-            line = PseudoTerminal(options.socket_path)
-            trio.run(serve_line, line, slots, profile, pins, fillings)
-            return
-        device = UsbReader(slots, profile, pins) if options.transport == "usbredir" else None
+        trace = _open_trace(options, profile)
         open_endpoint = partial(_open_endpoint, options, connector, systemd_fd)
-        if device is None:
-            served = trio.run(serve, open_endpoint, slots[0], fillings)
-        else:
-            served = trio.run(serve_reader, open_endpoint, slots, device, fillings)
+        match options.transport:
+            case "serial":
+                line = PseudoTerminal(options.socket_path)
+                on_line = partial(serve_serial, line, slots, profile, pins, trace)
+                trio.run(serve_line, line, slots, on_line, fillings)
+                served = True
+            case "vscard":
+                served = trio.run(serve, open_endpoint, slots[0], fillings, trace)
+            case _:
+                device = UsbReader(slots, profile, pins, trace)
+                served = trio.run(serve_reader, open_endpoint, slots, device, fillings)
     if not served:
         sys.exit(1)
+
+
+def _open_trace(options: argparse.Namespace, profile: ReaderProfile) -> Trace | None:
+    if options.trace is None:
+        return None
+    with_secrets: bool = options.unsafe_trace_secrets
+    return open_trace(options.trace, options.transport, profile, with_secrets=with_secrets)
 
 
 def _place(options: argparse.Namespace, systemd_fd: int | None) -> str:
@@ -273,5 +296,5 @@ def capabilities() -> dict[str, object]:
     features = [name for name in long_options if name not in {"help", "version"}]
     features.append("listen-fds")
     features += [f"transport-{name}" for name in _TRANSPORTS]
-    features += [f"card-{name}" for name in CARD_TYPES]
+    features += [f"card-{name}" for name in (*CARD_TYPES, PCSC)]
     return {"type": "smartcard", "features": sorted(features), "version": __version__}

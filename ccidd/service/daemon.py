@@ -15,13 +15,12 @@ from typing import Final, TypeAlias
 import structlog
 import trio
 
-from ccidd.reader.pinentry.source import PinSource
-from ccidd.reader.profile import ReaderProfile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
+from ccidd.reader.witness import Witness
 from ccidd.service.supply import Filling
 from ccidd.transport.endpoint import Endpoint, Handler
-from ccidd.transport.serial import PseudoTerminal, serve_serial
+from ccidd.transport.serial import PseudoTerminal
 from ccidd.transport.usbredir import UsbredirPort
 from ccidd.transport.vscard import serve_vscard
 
@@ -33,13 +32,19 @@ STOP_TIMEOUT: Final = 3.0
 """Seconds that a connection has to end when the process is told to stop."""
 
 
-async def serve(open_endpoint: OpenEndpoint, slot: Slot, fillings: Sequence[Filling] = ()) -> bool:
+async def serve(
+    open_endpoint: OpenEndpoint,
+    slot: Slot,
+    fillings: Sequence[Filling] = (),
+    witness: Witness | None = None,
+) -> bool:
     """Serves one slot over `vscard` until SIGTERM or SIGINT, or until no connection can come.
 
     Args:
         open_endpoint: opens what connections come from; signals are caught before.
         slot: the slot with the card for the guest.
         fillings: what puts cards into it meanwhile.
+        witness: who looks on.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -48,7 +53,8 @@ async def serve(open_endpoint: OpenEndpoint, slot: Slot, fillings: Sequence[Fill
         UserError: The endpoint cannot be opened.
     """
     background = [filling.run for filling in fillings]
-    return await _Daemon([slot], partial(serve_vscard, slot=slot), background).run(open_endpoint)
+    handler = partial(serve_vscard, slot=slot, witness=witness)
+    return await _Daemon([slot], handler, background).run(open_endpoint)
 
 
 async def serve_reader(
@@ -73,8 +79,7 @@ async def serve_reader(
 async def serve_line(
     line: PseudoTerminal,
     slots: Sequence[Slot],
-    profile: ReaderProfile,
-    pins: PinSource | None,
+    serve_on_line: Callable[[], Awaitable[None]],
     fillings: Sequence[Filling] = (),
 ) -> None:
     """Serves a whole reader over `serial` until SIGTERM or SIGINT.
@@ -82,8 +87,7 @@ async def serve_line(
     Args:
         line: the pseudo-terminal; it is closed in the end.
         slots: the reader's slots.
-        profile: what the reader is like.
-        pins: where PINs come from that are entered at the reader, if there is such a place.
+        serve_on_line: serves the reader on the line until the slots are unplugged.
         fillings: what puts cards into the slots meanwhile.
     """
     try:
@@ -92,7 +96,7 @@ async def serve_line(
                 for filling in fillings:
                     supplies.start_soon(filling.run)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(serve_serial, line, slots, profile, pins)
+                    nursery.start_soon(serve_on_line)
                     log.info("ready")
                     await _wait_for_signal(signals)
                     nursery.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT

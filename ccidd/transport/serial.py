@@ -36,6 +36,7 @@ from ccidd.reader.ccid_reader import CcidReader
 from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import Level, ReaderProfile
 from ccidd.reader.slot import Slot
+from ccidd.reader.witness import Witness
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -206,7 +207,11 @@ def _is_locked(terminal: Path) -> bool:
 
 
 async def serve_serial(
-    line: Line, slots: Sequence[Slot], profile: ReaderProfile, pins: PinSource | None = None
+    line: Line,
+    slots: Sequence[Slot],
+    profile: ReaderProfile,
+    pins: PinSource | None = None,
+    witness: Witness | None = None,
 ) -> None:
     """Serves a reader on a line until the reader is unplugged.
 
@@ -215,21 +220,29 @@ async def serve_serial(
         slots: the reader's slots, as many as a `SerialModel` has.
         profile: what the reader is like; its level is TPDU, for libccid knows no other here.
         pins: where PINs come from that are entered at the reader, if there is such a place.
+        witness: who looks on at what the host and the reader say.
     """
     assert profile.level is Level.TPDU
-    await _Session(line, slots, profile, pins).run(slots)
+    await _Session(line, slots, profile, pins, witness).run(slots)
 
 
 class _Session:
     """The reader on its line. A task reads and decides, one writes, one waits for the end."""
 
     def __init__(
-        self, line: Line, slots: Sequence[Slot], profile: ReaderProfile, pins: PinSource | None
+        self,
+        line: Line,
+        slots: Sequence[Slot],
+        profile: ReaderProfile,
+        pins: PinSource | None,
+        witness: Witness | None,
     ) -> None:
         self._line = line
         self._model = serial_model(len(slots))
         self._max_message = profile.max_message_length
-        self._reader = CcidReader(slots, profile, self._respond, self._announce, pins)
+        self._reader = CcidReader(
+            slots, profile, self._respond, self._announce, pins, witness=witness
+        )
         self._connection = self._new_connection()
         # The commands that wait for their answer, by slot and seq.
         self._pending: set[tuple[int, int]] = set()

@@ -366,7 +366,7 @@ class _Connection:
         self._announce_progress()
 
     def _announce_device(self) -> None:
-        descriptor = self._device.device
+        descriptor = self._device.descriptors.device
         self._announce_tables()
         self._send(
             DeviceConnect(
@@ -382,7 +382,7 @@ class _Connection:
         log.info("device_connected")
 
     def _announce_tables(self) -> None:
-        interface = self._device.interface
+        interface = self._device.descriptors.interface
         self._send(InterfaceInfo((Interface(interface.number, interface.interface_class),)))
         control = Endpoint(EndpointType.CONTROL, max_packet_size=64)
         endpoints = {0x00: control, 0x80: control}

@@ -6,8 +6,9 @@ beyond a connection, and may show a guest what an earlier client left behind. So
 starts by taking the reader away, and plugs it in anew with the card that is there now.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -16,11 +17,20 @@ import trio
 from ccid_protocol import vscard
 from ccid_protocol.apdu import ResponseAPDU, StatusWord
 from ccid_protocol.atr import ATR
+from ccid_protocol.ccid import (
+    DataBlock,
+    IccPowerOn,
+    IccStatus,
+    NotifySlotChange,
+    SlotChange,
+    XfrBlock,
+)
 from ccid_protocol.errors import RemoteProtocolError
 from ccid_protocol.events import ConnectionClosed, NeedData
 from ccidd.card.card import Card, CardGoneError
 from ccidd.reader.short_responses import ShortResponses
 from ccidd.reader.slot import Insertion, Slot
+from ccidd.reader.witness import Witness
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -49,17 +59,18 @@ _RECEIVE_SIZE: Final = 65536
 _CARD_IS_MUTE: Final = ResponseAPDU(sw=StatusWord.NO_PRECISE_DIAGNOSIS).encode()
 
 
-async def serve_vscard(stream: trio.abc.Stream, slot: Slot) -> bool:
+async def serve_vscard(stream: trio.abc.Stream, slot: Slot, witness: Witness | None = None) -> bool:
     """Serves a connection until QEMU closes it, breaks it, or the slot is unplugged.
 
     Args:
         stream: the connection, which the caller closes.
         slot: the slot; its card is powered on for this connection.
+        witness: who looks on, and sees messages of CCID for those of VSCARD.
 
     Returns:
         Whether the peer spoke VSCARD at all.
     """
-    session = _Session(stream, slot)
+    session = _Session(stream, slot, witness)
     try:
         await session.run()
     except* RemoteProtocolError as errors:
@@ -70,6 +81,38 @@ async def serve_vscard(stream: trio.abc.Stream, slot: Slot) -> bool:
     else:
         log.info("connection_closed")
     return session.is_open
+
+
+class _Interpreter:
+    """Tells a witness in messages of CCID what is said in messages of VSCARD."""
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+        self._commands = itertools.count()
+        self._responses = itertools.count()
+
+    def insertion(self, atr: bytes) -> None:
+        """Tells that a card is there, with its ATR."""
+        self._witness.notification(NotifySlotChange((SlotChange(present=True, changed=True),)))
+        self._witness.command(IccPowerOn(0, _next(self._commands)))
+        self.response(atr)
+
+    def command(self, data: bytes) -> None:
+        """Tells of a command."""
+        self._witness.command(XfrBlock(0, _next(self._commands), data))
+
+    def response(self, data: bytes) -> None:
+        """Tells of a response; they are in the order of the commands."""
+        self._witness.response(DataBlock(0, _next(self._responses), IccStatus.ACTIVE, data=data))
+
+    def removal(self) -> None:
+        """Tells that the card is gone."""
+        self._witness.notification(NotifySlotChange((SlotChange(present=False, changed=True),)))
+
+
+def _next(counter: Iterator[int]) -> int:
+    """Gives the next bSeq."""
+    return next(counter) % 256
 
 
 async def _transmit(card: ShortResponses, command: bytes) -> bytes:
@@ -86,7 +129,8 @@ async def _transmit(card: ShortResponses, command: bytes) -> bytes:
 class _Session:
     """One connection. A task reads, one answers commands in order, one follows the slot."""
 
-    def __init__(self, stream: trio.abc.Stream, slot: Slot) -> None:
+    def __init__(self, stream: trio.abc.Stream, slot: Slot, witness: Witness | None) -> None:
+        self._witness = None if witness is None else _Interpreter(witness)
         self._stream = stream
         self._slot = slot
         self._connection = vscard.Connection(vscard.Role.CLIENT)
@@ -143,6 +187,8 @@ class _Session:
                 self._last_error = message
             case vscard.APDU() | vscard.Flush():
                 self._last_command = trio.current_time()
+                if self._witness is not None and isinstance(message, vscard.APDU):
+                    self._witness.command(message.data)
                 try:
                     self._commands_in.send_nowait(message)
                 except trio.WouldBlock:
@@ -163,6 +209,8 @@ class _Session:
                 if self._card is not None:
                     response = await _transmit(self._card, message.data)
             await self._until(lambda: self.is_open)
+            if self._witness is not None:
+                self._witness.response(response)
             await self._send(vscard.APDU(response, self._reader_id))
             self._announce_progress()
 
@@ -242,6 +290,8 @@ class _Session:
             card, longest=vscard.MAX_RESPONSE, forbidden={vscard.UNSAFE_RESPONSE_LENGTH}
         )
         answer = await self._notify(vscard.ATR(atr, self._reader_id))
+        if self._witness is not None:
+            self._witness.insertion(atr)
         if answer.code == vscard.ErrorCode.SUCCESS:
             log.info("card_inserted", atr=atr.hex())
 
@@ -251,6 +301,8 @@ class _Session:
         self._card = None
         self._working.cancel()
         await self._wait_for_rest()
+        if self._witness is not None:
+            self._witness.removal()
         await self._notify(vscard.CardRemove(self._reader_id))
         log.info("card_removed")
 

@@ -30,6 +30,7 @@ from ccidd.card.card import Card
 from ccidd.reader.profile import CLOCK, DATA_RATES, Level, default_profile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import BULK_IN, BULK_OUT, INTERRUPT_IN, MAX_UNREAD, UsbReader
+from ccidd.reader.witness import Witness
 
 PROFILE = replace(default_profile(1, "0123"), manufacturer="Maker", product="Thing", serial="0123")
 ENDPOINTS = (BULK_OUT, BULK_IN, INTERRUPT_IN)
@@ -563,3 +564,33 @@ def test_a_profile_says_one_level_and_its_slots(level: Level, slots: int) -> Non
     assert bool(features & 0xC0) is (level is not Level.TPDU)
     assert bool(features & 0x02) is (level is not Level.TPDU)
     assert int.from_bytes(raw[44:48], "little") == default_profile(1, "1", level).max_message_length
+
+
+class Onlooker(Witness):
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def command(self, command: ccid.Command | BadMessage) -> None:
+        self.seen.append(command)
+
+    def response(self, response: ccid.Response) -> None:
+        self.seen.append(response)
+
+    def notification(self, notification: ccid.Notification) -> None:
+        self.seen.append(notification)
+
+
+async def test_a_witness_sees_all_that_is_said() -> None:
+    witness = Onlooker()
+    device = UsbReader([Slot(echo_card())], PROFILE, None, witness)
+    device.set_configuration(1)
+    device.read_interrupt_in()
+    device.write_bulk_out(ccid.encode(GetSlotStatus(0, 7)))
+    device.write_bulk_out(ccid.encode(GetSlotStatus(9, 8)))
+    assert witness.seen == [
+        ccid.NotifySlotChange((ccid.SlotChange(present=True, changed=True),)),
+        GetSlotStatus(0, 7),
+        ccid.SlotStatus(0, 7, IccStatus.INACTIVE, ccid.ClockStatus.STOPPED_LOW),
+        GetSlotStatus(9, 8),
+        ccid.SlotStatus(9, 8, IccStatus.ABSENT, command_status=CommandStatus.FAILED, error=5),
+    ]
