@@ -34,6 +34,7 @@ _CHAINING: Final = 0x10
 _NOT_INTERINDUSTRY: Final = 0xE0
 _BYTES_AVAILABLE: Final = 0x61
 _SHORT_HEADER: Final = 5
+_SW_SIZE: Final = 2
 
 END_TIMEOUT: Final = 2.0
 """Seconds that the reset at the end of a turn may take."""
@@ -79,6 +80,7 @@ class PassthroughCard(Card):
         self._turn: _Turn | None = None
         self._turn_began = trio.Event()
         self._has_state = False
+        self._work = trio.CancelScope()
         self.lost: Final = trio.Event()
         """Set when the card is to be put in anew: it is not what the guest left it as."""
 
@@ -103,9 +105,11 @@ class PassthroughCard(Card):
         """See `Card.transmit`."""
         async with self._free:
             self._check()
-            if self._turn is None:
-                await self._take_turn()
-            return await self._transmit(command)
+            with trio.CancelScope() as self._work:
+                if self._turn is None:
+                    await self._take_turn()
+                return await self._transmit(command)
+            raise CardGoneError("the card has gone")
 
     def _check(self) -> None:
         if self.lost.is_set():
@@ -161,7 +165,8 @@ class PassthroughCard(Card):
                 await self._watch_turn()
         finally:
             self.lost.set()
-            with trio.CancelScope(shield=True), trio.move_on_after(END_TIMEOUT):
+            self._work.cancel()
+            with trio.CancelScope(shield=True):
                 async with self._free:
                     await self._end_turn("removed")
 
@@ -215,6 +220,8 @@ class _Turn:
                 raise RemoteProtocolError("another ATR than before")
             self.needs_reset = False
         response = await self._calls.run(partial(_transmit, self._card, command))
+        if len(response) < _SW_SIZE:
+            raise RemoteProtocolError("a response without a status word")
         self.last_use = trio.current_time()
         self.is_amid_chain = _leaves_more(command, response)
         return response

@@ -58,12 +58,11 @@ class _Insertion:
 
 def pcsc_supply(options: CardOptions, protect: Protect) -> "PcscSupply":
     """Makes what fills the slot of a `--card=pcsc`."""
-    times = {
-        field: float(value)
-        for field, name in (("idle_release", "idle-release"), ("max_hold", "max-hold"))
-        if (value := options.one(name)) is not None
-    }
-    sharing = replace(Sharing(exclusive="exclusive" in options.switches), **times)
+    sharing = Sharing(exclusive="exclusive" in options.switches)
+    if (seconds := options.one("idle-release")) is not None:
+        sharing = replace(sharing, idle_release=float(seconds))
+    if (seconds := options.one("max-hold")) is not None:
+        sharing = replace(sharing, max_hold=float(seconds))
     pattern = options.one("reader")
     assert pattern is not None
     return PcscSupply(pattern, sharing, protect)
@@ -83,7 +82,7 @@ class PcscSupply(CardSupply):
         self._pattern = pattern
         self._sharing = sharing
         self._protect = protect
-        self._told = ""
+        self._is_available = True
 
     async def run(self, slots: Sequence[Slot]) -> None:
         """See `CardSupply.run`."""
@@ -95,8 +94,9 @@ class PcscSupply(CardSupply):
             try:
                 async with trio.open_nursery() as nursery:
                     stay = _Stay(slot, self._sharing, self._protect, threads, nursery)
-                    self._tell(await self._follow(watch, stay))
+                    reason = await self._follow(watch, stay)
                     stay.update(None)
+                    self._tell(reason)
             finally:
                 with trio.CancelScope(shield=True):
                     await watch.close()
@@ -109,7 +109,7 @@ class PcscSupply(CardSupply):
             await watch.begin()
             while True:
                 known = await watch.next(known)
-                self._told = ""
+                self._is_available = True
                 readers = {name: state for name, state in known.items() if self._is_ours(name)}
                 stay.update(_choose(readers, stay.insertion))
         except PcscError as error:
@@ -118,8 +118,8 @@ class PcscSupply(CardSupply):
             return "the service does not answer"
 
     def _tell(self, reason: str) -> None:
-        if self._told != reason:
-            self._told = reason
+        if self._is_available:
+            self._is_available = False
             log.warning("pcsc_unavailable", reader=self._pattern, reason=reason)
 
     def _is_ours(self, name: str) -> bool:
