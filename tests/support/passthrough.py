@@ -19,7 +19,7 @@ from ccidd.reader.slot import Insertion, Slot
 from ccidd.service.pcsc import PcscSupply
 from ccidd.service.supply import unprotected
 from credentials import credential
-from pcscd import Pcscd, pcscd_with, use_from_here
+from pcscd import Pcscd, pcscd_with, place_of_socket, use_from_here
 from piv import new_memory
 from vpcd import VirtualReader, virtual_reader
 
@@ -62,6 +62,8 @@ _DEFAULTS = Sharing()
 @asynccontextmanager
 async def following(pattern: str = READER, sharing: Sharing = _DEFAULTS) -> AsyncIterator[Slot]:
     """A slot that follows a reader."""
+    # Before the first call, which looks for the place once and for all.
+    place_of_socket()
     slot = Slot()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(PcscSupply(pattern, sharing, unprotected).run, [slot])

@@ -54,6 +54,7 @@ class Pcscd:
                 capture_stdout=True,
                 stderr=subprocess.STDOUT,
                 check=False,
+                env={**os.environ, **self.environ},
             )
         output = result.stdout.decode()
         assert result.returncode == 0, output
@@ -125,7 +126,7 @@ async def pcscd_with(directory: Path, *readers: str) -> AsyncIterator[Pcscd]:
 
 
 @cache
-def _place_of_socket() -> Path:
+def place_of_socket() -> Path:
     """Where the PC/SC library of this process looks, as long as it runs."""
     place = Path(tempfile.mkdtemp(prefix="pcsc-")) / _SOCKET
     os.environ[_SOCKET_VARIABLE] = str(place)
@@ -134,7 +135,7 @@ def _place_of_socket() -> Path:
 
 def use_from_here(host: Pcscd) -> None:
     """Has the PC/SC library of this process find a pcscd, from now on."""
-    place = _place_of_socket()
+    place = place_of_socket()
     place.unlink(missing_ok=True)
     place.symlink_to(host.socket)
 

@@ -4,7 +4,8 @@
 pcscd listens, and a card connects for as long as it is in the reader. Each message is preceded by
 its length, two bytes in big-endian order. One of a single byte controls the power or asks for the
 ATR; any other is a command APDU. The driver says of all of its cards that they speak T=1, and looks
-for them every 0.4 s. (It can connect as well, but then dies of an empty slot.)
+for them every 0.4 s. A pcscd can have one such reader, as the driver takes slots of the same number
+for the same. (It can connect as well, but then dies of an empty slot.)
 """
 
 import random

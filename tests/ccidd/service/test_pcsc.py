@@ -157,14 +157,10 @@ async def test_a_reader_may_be_unplugged_and_plugged_in_again(tmp_path: Path) ->
         following() as slot,
     ):
         reader.insert(new_piv_card())
-        for configuration in (
-            (reader.configuration,),
-            (another.configuration,),
-            (another.configuration, reader.configuration),
-        ):
-            async with pcscd_with(tmp_path, *configuration) as host:
+        for plugged_in in (reader, another, reader):
+            async with pcscd_with(tmp_path, plugged_in.configuration) as host:
                 use_from_here(host)
-                if reader.configuration in configuration:
+                if plugged_in is reader:
                     await selected((await inserted(slot)).contacts)
                 else:
                     await trio.sleep(2)
