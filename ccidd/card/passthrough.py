@@ -36,6 +36,9 @@ _BYTES_AVAILABLE: Final = 0x61
 _SHORT_HEADER: Final = 5
 _SW_SIZE: Final = 2
 
+_CHAIN_POLL: Final = 0.1
+"""Seconds between two looks whether a chain of commands has ended."""
+
 END_TIMEOUT: Final = 2.0
 """Seconds that the reset at the end of a turn may take."""
 
@@ -173,8 +176,10 @@ class PassthroughCard(Card):
     async def _watch_turn(self) -> None:
         while (turn := self._turn) is not None:
             end = self._end_of(turn)
-            if trio.current_time() < end:
-                await trio.sleep_until(end)
+            now = trio.current_time()
+            if now < end:
+                # The end of a chain may move it nearer.
+                await trio.sleep_until(min(end, now + _CHAIN_POLL) if turn.is_amid_chain else end)
                 continue
             async with self._free:
                 # A command may have come, and more than one.
