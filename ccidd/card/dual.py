@@ -75,6 +75,19 @@ class _WatchedPin(PinMemory):
         self._other.end()
         await self._memory.change(new)
 
+    async def replace(self, current: bytes, new: bytes) -> None:
+        """See `PinMemory.replace`."""
+        self._other.end()
+        await self._memory.replace(current, new)
+
+    def end(self) -> None:
+        """See `PinMemory.end`: the CAC side may still need what is open, and ends with the card."""
+
+    @property
+    def is_numeric(self) -> bool:
+        """See `PinMemory.is_numeric`."""
+        return self._memory.is_numeric
+
     async def set_max_tries(self, count: int) -> None:
         """See `PinMemory.set_max_tries`."""
         self._other.end()

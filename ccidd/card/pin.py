@@ -44,6 +44,26 @@ class PinMemory(ABC):
             new: the PIN as it is on the wire.
         """
 
+    async def replace(self, current: bytes, new: bytes) -> None:  # noqa: ARG002 (others use it)
+        """Changes the PIN from one that was just compared; else as `change`.
+
+        Args:
+            current: the PIN that was compared, as it is on the wire.
+            new: the new one.
+
+        Raises:
+            CardError: What remembers the PIN does not take that one.
+        """
+        await self.change(new)
+
+    def end(self) -> None:  # noqa: B027 (most have nothing to end)
+        """Hears that the PIN's holder has to enter it again; does not wait for anything."""
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether it has the form that the card application prescribes; a token's may be any."""
+        return True
+
     @abstractmethod
     async def set_max_tries(self, count: int) -> None:
         """Sets how many wrong tries block the PIN, and gives them all, durable before this returns.
@@ -95,3 +115,4 @@ class Pin:
     def end(self) -> None:
         """Ends what the PIN has opened."""
         self.verified = False
+        self.memory.end()

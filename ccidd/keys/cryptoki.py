@@ -182,6 +182,10 @@ class Cryptoki:
         """Logs out, if logged in. Handles of objects are then worth nothing."""
         self._call("logout")
 
+    def set_pin(self, old: bytes, new: bytes) -> None:
+        """Changes the user's PIN. The session is then another one."""
+        self._call("set_pin", old=old.hex(), new=new.hex())
+
     def objects(self, object_class: ObjectClass) -> list[TokenObject]:
         """Reads all objects of a class that are visible; most private keys are after a login."""
         return [_token_object(o) for o in self._call("objects", object_class=object_class)]

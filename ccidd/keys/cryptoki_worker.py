@@ -84,6 +84,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._library = PyKCS11.PyKCS11Lib()
+        self._slot = 0
         self._session: Any = None
         self._handles: dict[int, Any] = {}
 
@@ -131,6 +132,7 @@ class _Worker:
 
     def open(self, slot: int) -> None:
         """Opens the session."""
+        self._slot = slot
         self._session = self._library.openSession(slot)
 
     def check(self) -> None:
@@ -179,6 +181,17 @@ class _Worker:
         except PyKCS11.PyKCS11Error as error:
             if error.value != PyKCS11.CKR_USER_NOT_LOGGED_IN:
                 raise
+
+    def set_pin(self, old: str, new: str) -> None:
+        """Changes the user's PIN, in a session of its own, as there may be no room for another."""
+        self._handles.clear()
+        self._session.closeSession()
+        self._session = self._library.openSession(
+            self._slot, PyKCS11.CKF_SERIAL_SESSION | PyKCS11.CKF_RW_SESSION
+        )
+        # NSS has this done by who is logged in.
+        self._login(PyKCS11.CKU_USER, old)
+        self._session.setPin(bytes.fromhex(old), bytes.fromhex(new))
 
     def sign(self, handle: int, mechanism: str, data: str, size: int, pin: str | None) -> str:
         """Signs; with a PIN, the key wants it for each operation (CKA_ALWAYS_AUTHENTICATE)."""

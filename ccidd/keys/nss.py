@@ -51,9 +51,10 @@ def open_database(
     source = TokenSource(
         name=f"the NSS database {directory}",
         module=_LIBRARY,
-        parameters=_parameters(directory),
+        parameters=_parameters(directory, "readOnly"),
         matches=_is_database,
         timeout=timeout,
+        parameters_to_write=_parameters(directory, ""),
     )
     try:
         token = Token(source, connect(source), max_sessions)
@@ -82,13 +83,13 @@ def _directory(name: str) -> Path:
         ) from error
 
 
-def _parameters(directory: Path) -> str:
+def _parameters(directory: Path, flags: str) -> str:
     values = {
         "configdir": f"sql:{directory}",
         "certPrefix": "",
         "keyPrefix": "",
         "secmod": "secmod.db",
-        "flags": "readOnly",
+        "flags": flags,
         "dbTokenDescription": _LABEL,
     }
     return " ".join(f"{name}={_quoted(value)}" for name, value in values.items())

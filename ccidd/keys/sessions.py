@@ -37,6 +37,7 @@ class TokenSource:
         name: what messages call it.
         module: the path of the PKCS#11 module.
         parameters: what the module takes at its initialisation, if it takes any.
+        parameters_to_write: what it takes instead, for a session that is to change something.
         matches: tells whether a token is the one.
         timeout: seconds that the module may take for anything.
     """
@@ -46,6 +47,7 @@ class TokenSource:
     parameters: str | None
     matches: Callable[[LibraryInfo, TokenInfo], bool] = field(repr=False)
     timeout: float
+    parameters_to_write: str | None = None
 
 
 class Session:

@@ -13,7 +13,7 @@ Source: PKCS #11 Cryptographic Token Interface Base Specification Version 2.40, 
 import enum
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -27,6 +27,15 @@ _T = TypeVar("_T")
 
 _WRONG_PIN: Final = frozenset({"CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE"})
 _PIN_REFUSED: Final = _WRONG_PIN | {"CKR_PIN_LOCKED"}
+_UNFIT_PIN: Final = frozenset({"CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE", "CKR_PIN_TOO_WEAK"})
+_NEVER_CHANGED: Final = frozenset(
+    {
+        "CKR_ACTION_PROHIBITED",
+        "CKR_FUNCTION_NOT_SUPPORTED",
+        "CKR_SESSION_READ_ONLY",
+        "CKR_TOKEN_WRITE_PROTECTED",
+    }
+)
 
 # What a token, or its module, says after the token was taken out, or lost its power.
 _LOST: Final = frozenset(
@@ -56,6 +65,14 @@ class LoginResult(enum.Enum):
     FEW_LEFT = "wrong, and few tries are left"
     LAST_TRY = "wrong, and one try is left"
     LOCKED = "locked"
+
+
+class ChangeResult(enum.Enum):
+    """What becomes of a new PIN."""
+
+    OK = "ok"
+    UNFIT = "the token cannot have such a PIN"
+    IMPOSSIBLE = "the PIN of this token cannot be changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +107,12 @@ class Token:
         self.info: Final[TokenInfo] = first.token
         if 0 < first.token.max_sessions < max_sessions:
             max_sessions = first.token.max_sessions
+        self.source: Final = source
         self._pool = SessionPool(partial(connect, source, first.token), first, max_sessions)
         self._limiter = trio.CapacityLimiter(max_sessions)
         self._login_lock = threading.Lock()
         self._login = _Login(0, None)
+        self._logging_out: threading.Thread | None = None
         self._credentials: Sequence[Credential] = ()
 
     @property
@@ -133,6 +152,36 @@ class Token:
         """Ends what a PIN has opened."""
         await trio.to_thread.run_sync(self._logout, limiter=self._limiter)
 
+    def end_login(self) -> None:
+        """Ends what a PIN has opened, without waiting: the PIN is forgotten at once.
+
+        A thread logs the sessions out, which what comes next waits for.
+        """
+        if self.is_logged_in:
+            self._end_login()
+            self._logging_out = threading.Thread(target=self._log_out_idle, daemon=True)
+            self._logging_out.start()
+
+    def is_same(self, other: "Token") -> bool:
+        """Tells whether another object is for the same token."""
+        ours, theirs = self.source, other.source
+        same_module = (ours.module, ours.parameters) == (theirs.module, theirs.parameters)
+        return same_module and self.info.is_same_token(other.info)
+
+    async def follow_change(self, new: bytes) -> None:
+        """Hears that the token's PIN was changed by another object for the same token."""
+        await trio.to_thread.run_sync(self._follow_change, new, limiter=self._limiter)
+
+    async def change_pin(self, new: bytes) -> ChangeResult:
+        """Changes the PIN that the token is logged in with; then it is logged in with the new one.
+
+        A cancelled caller waits for the token.
+
+        Raises:
+            KeyUnavailableError: The token is not there or does not work, or is not logged in.
+        """
+        return await trio.to_thread.run_sync(self._change_pin, new, limiter=self._limiter)
+
     async def pin_status(self) -> LoginResult:
         """Asks the token what it says of its PIN, which costs no try; OK means nothing special.
 
@@ -160,6 +209,7 @@ class Token:
         """Closes all sessions. Takes up to some seconds for a token that hangs."""
         self._end_login()
         self._pool.close()
+        self._await_logout()
 
     def login_sync(self, pin: bytes) -> LoginResult:
         """See `login`; blocks."""
@@ -230,11 +280,57 @@ class Token:
     def _logout(self) -> None:
         with self._login_lock:
             self._end_login()
+        self._log_out_idle()
+
+    def _log_out_idle(self) -> None:
         for session in self._pool.take_all_idle():
             self._give_back(session)
 
+    def _await_logout(self) -> None:
+        if self._logging_out is not None:
+            self._logging_out.join()
+
+    def _change_pin(self, new: bytes) -> ChangeResult:
+        pin = self._login.pin
+        if pin is None:
+            raise KeyUnavailableError(f"{self.name} is not logged in")
+        if not new or b"\0" in new:
+            # An empty one would leave a database open to all.
+            return ChangeResult.UNFIT
+        # The token may allow no session beside the one that changes it.
+        self._discard_idle()
+        parameters = self.source.parameters_to_write or self.source.parameters
+        session = connect(replace(self.source, parameters=parameters), self.info)
+        try:
+            session.cryptoki.set_pin(pin, new)
+        except CryptokiError as error:
+            if error.reason in _UNFIT_PIN:
+                return ChangeResult.UNFIT
+            if error.reason in _NEVER_CHANGED:
+                return ChangeResult.IMPOSSIBLE
+            with self._login_lock:
+                self._end_login()
+            if error.reason in _PIN_REFUSED:
+                raise self._other_pin() from error
+            raise KeyUnavailableError(f"{self.name} does not change its PIN: {error}") from error
+        finally:
+            session.cryptoki.close()
+        self._set_login_pin(new)
+        return ChangeResult.OK
+
+    def _follow_change(self, new: bytes) -> None:
+        # SoftHSM, for one, knows a token's PIN as it was when its process began.
+        self._discard_idle()
+        if self.is_logged_in:
+            self._set_login_pin(new)
+
+    def _set_login_pin(self, pin: bytes) -> None:
+        with self._login_lock:
+            self._login = _Login(self._login.number + 1, pin)
+
     def _take_alive(self) -> Session:
         """Takes a session that is known to work, so that what follows need not be tried twice."""
+        self._await_logout()
         while True:
             session = self._pool.take()
             if not session.was_used or session.is_alive():

@@ -93,11 +93,16 @@ def _open_configured_card(options: CardOptions, state: State) -> Card:
         sources.log_in()
     elif not all(token.needs_login for token in keys.tokens):
         name = next(token.name for token in keys.tokens if not token.needs_login)
-        raise UserError(f"--card={options.type}: {name} has no PIN; give the card one (pin-file=)")
+        raise UserError(
+            f"--card={options.type}: {name} has no PIN; give it one (a database: certutil -W), or"
+            " the card (pin-file=)"
+        )
     guid = str(guid_of(keys.placed.values()))
     state.note_card(guid, options.type)
     pins = {} if kind.pin in wire_pins else {kind.pin: TokenPin(state, guid, kind.pin, keys.tokens)}
-    memory = StoredMemory(state, state.card(guid), pins)
+    # Only with the extensions a guest could write on such a card: it has no administration key.
+    shared = keys.are_on_tokens and "vendor-extensions" not in options.switches
+    memory = StoredMemory(state, state.card(guid), pins, shared=shared)
     for reference, pin in wire_pins.items():
         apply_pin_file(state, guid, reference, pin)
     log.info("card_opened", guid=guid)

@@ -36,7 +36,14 @@ from ccidd.service.options import (
     parse_reader,
     reader_help,
 )
-from ccidd.service.parser import OneLineParser, add_state_options, open_state, path, state_directory
+from ccidd.service.parser import (
+    OneLineParser,
+    add_state_options,
+    open_standard_streams,
+    open_state,
+    path,
+    state_directory,
+)
 from ccidd.service.readers import pin_source, reader_profile, with_pin_entry
 from ccidd.service.state import State
 from ccidd.service.supply import CardSupply, FixedCard, fill
@@ -71,7 +78,7 @@ With reconnect=1 behind the path QEMU comes back after ccidd was restarted.
 def main() -> None:
     """The program `ccidd`."""
     arguments = sys.argv[1:]
-    _open_standard_streams()
+    open_standard_streams()
     # QEMU's conventions: whatever else is given is ignored.
     if any(argument.startswith("--print-capabilities") for argument in arguments):
         print(json.dumps(capabilities()))  # noqa: T201 (this is what it is for)
@@ -87,13 +94,6 @@ def main() -> None:
         sys.exit(f"ccidd: cannot use the state: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _open_standard_streams() -> None:
-    """Sees to it that no socket or file of ours becomes standard input, output or error."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
 
 
 def _parser() -> OneLineParser:

@@ -2,11 +2,13 @@
 """Serves a reader at an endpoint until a signal ends it.
 
 Files and keys are opened before this, so that what is wrong with them is told at once. Here signals
-are caught, the socket is opened, and "ready" is logged, in this order. At the end
+are caught, the socket is opened, and "ready" is logged, and said to the service manager, in this
+order. At the end
 the reader is unplugged, which answers what is in flight and takes the cards away from the guest;
 only then are connections closed.
 """
 
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
@@ -18,6 +20,7 @@ import trio
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.reader.witness import Witness
+from ccidd.service.notify import Notifier
 from ccidd.service.supply import Filling
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal
@@ -28,6 +31,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 OpenEndpoint: TypeAlias = Callable[[], Endpoint]
 
+Background: TypeAlias = Callable[[], Awaitable[None]]
+
+_NO_GUEST: Final = "no guest is connected"
+
 STOP_TIMEOUT: Final = 3.0
 """Seconds that a connection has to end when the process is told to stop."""
 
@@ -37,6 +44,7 @@ async def serve(
     slot: Slot,
     fillings: Sequence[Filling] = (),
     witness: Witness | None = None,
+    others: Sequence[Background] = (),
 ) -> bool:
     """Serves one slot over `vscard` until SIGTERM or SIGINT, or until no connection can come.
 
@@ -45,6 +53,7 @@ async def serve(
         slot: the slot with the card for the guest.
         fillings: what puts cards into it meanwhile.
         witness: who looks on.
+        others: what else is to run meanwhile.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -52,7 +61,7 @@ async def serve(
     Raises:
         UserError: The endpoint cannot be opened.
     """
-    background = [filling.run for filling in fillings]
+    background = [*(filling.run for filling in fillings), *others]
     handler = partial(serve_vscard, slot=slot, witness=witness)
     return await _Daemon([slot], handler, background).run(open_endpoint)
 
@@ -95,10 +104,13 @@ async def serve_line(
             async with trio.open_nursery() as supplies:
                 for filling in fillings:
                     supplies.start_soon(filling.run)
+                notifier = Notifier.take(os.environ)
+                supplies.start_soon(notifier.keep_alive)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(serve_on_line)
-                    log.info("ready")
+                    _be_ready(notifier, "serving on a serial line")
                     await _wait_for_signal(signals)
+                    notifier.stopping()
                     nursery.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT
                     for slot in slots:
                         slot.unplug()
@@ -113,12 +125,13 @@ class _Daemon:
         self,
         slots: Sequence[Slot],
         handler: Handler,
-        background: Sequence[Callable[[], Awaitable[None]]],
+        background: Sequence[Background],
     ) -> None:
         self._slots = slots
         self._handler = handler
         self._background = background
         self._connection = trio.Lock()
+        self._notifier = Notifier.take(os.environ)
         self._stopping = False
         self._served = False
 
@@ -127,11 +140,12 @@ class _Daemon:
             endpoint = open_endpoint()
             try:
                 async with trio.open_nursery() as nursery:
-                    for task in self._background:
+                    for task in (*self._background, self._notifier.keep_alive):
                         nursery.start_soon(task)
                     await nursery.start(self._accept, endpoint, nursery.cancel_scope)
-                    log.info("ready")
+                    _be_ready(self._notifier, _NO_GUEST)
                     await _wait_for_signal(signals)
+                    self._notifier.stopping()
                     await self._stop()
                     nursery.cancel_scope.cancel()
             finally:
@@ -149,17 +163,20 @@ class _Daemon:
         await endpoint.run(self._handle, task_status=task_status)
         daemon.cancel()
 
-    async def _handle(self, stream: trio.SocketStream) -> bool:
+    async def _handle(self, stream: trio.abc.Stream) -> bool:
         async with self._connection:
             if self._stopping:
                 return False
             log.info("connection_opened")
+            self._notifier.status("a guest is connected")
             try:
                 served = await self._handler(stream)
             except Exception:
                 # A fault of ours ends this connection; the next one may fare better.
                 log.exception("connection_fault")
                 return False
+            finally:
+                self._notifier.status(_NO_GUEST)
             self._served = self._served or served
             return served
 
@@ -169,6 +186,12 @@ class _Daemon:
             slot.unplug()
         with trio.move_on_after(STOP_TIMEOUT):
             await self._connection.acquire()
+
+
+def _be_ready(notifier: Notifier, status: str) -> None:
+    notifier.status(status)
+    notifier.ready()
+    log.info("ready")
 
 
 async def _wait_for_signal(signals: AsyncIterator[int]) -> None:

@@ -35,6 +35,12 @@ class Keys:
     placed: dict[int, Credential] = field(default_factory=dict)
     tokens: list[Token] = field(default_factory=list)
 
+    @property
+    def are_on_tokens(self) -> bool:
+        """Whether all keys are on tokens."""
+        there = [id(each) for token in self.tokens for each in token.credentials()]
+        return all(id(each) in there for each in self.placed.values())
+
 
 class KeySources:
     """Opens what the options of a card name.

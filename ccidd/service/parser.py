@@ -62,3 +62,10 @@ def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("a path is needed")
     return Path(text)
+
+
+def open_standard_streams() -> None:
+    """Sees to it that no socket or file of ours becomes standard input, output or error."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)

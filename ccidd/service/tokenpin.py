@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The PIN of a card whose keys are on a token: it is the token's (C_Login).
+"""The PIN of a card whose keys are on a token: it is the token's (C_Login, C_SetPIN).
 
 ccidd counts the tries as well, durably and before the token sees the PIN: many tokens count none,
 an NSS database for one, and those that do are not to be blocked by a guest that never gives up.
@@ -23,13 +23,18 @@ from ccid_protocol.apdu import StatusWord
 from ccidd.card.application import CardError
 from ccidd.card.pin import PinMemory
 from ccidd.keys.key import KeyUnavailableError
-from ccidd.keys.token import LoginResult, Token
+from ccidd.keys.token import ChangeResult, LoginResult, Token
 from ccidd.service.state import State
 from ccidd.service.state.schema import MAX_TRIES
 
 _PADDING: Final = b"\xff"
 
 _AT_MOST: Final = {LoginResult.LOCKED: 0, LoginResult.LAST_TRY: 1, LoginResult.FEW_LEFT: 2}
+
+_NOT_CHANGED: Final = {
+    ChangeResult.UNFIT: StatusWord.INCORRECT_DATA,
+    ChangeResult.IMPOSSIBLE: StatusWord.FUNCTION_NOT_SUPPORTED,
+}
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -50,8 +55,7 @@ class TokenPin(PinMemory):
         self._state = state
         self._place = guid, reference
         self._tokens = tokens
-        if state.pin(guid, reference) is None:
-            state.set_max_tries(guid, reference, MAX_TRIES)
+        state.note_pin(guid, reference)
 
     async def tries_left(self) -> int:
         """See `PinMemory.tries_left`."""
@@ -92,12 +96,64 @@ class TokenPin(PinMemory):
         return True
 
     async def change(self, new: bytes) -> None:  # noqa: ARG002 (it is not used)
-        """See `PinMemory.change`: a token's PIN is not changed from here.
+        """See `PinMemory.change`: a token's PIN is not changed without the one that it has.
 
         Raises:
             CardError: 6A81, always.
         """
         raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)
+
+    async def replace(self, current: bytes, new: bytes) -> None:
+        """See `PinMemory.replace`.
+
+        Raises:
+            CardError: 6A80: a token cannot have that PIN; 6A81: it does not let it be changed;
+                6F00: it is not there or does not work. If there are several, they have one PIN
+                still, unless one that was changed already fails.
+        """
+        # Several may be the same token, each for some of its keys.
+        tokens = [
+            token
+            for index, token in enumerate(self._tokens)
+            if not any(token.is_same(other) for other in self._tokens[:index])
+        ]
+        for index, token in enumerate(tokens):
+            try:
+                await self._change(token, new)
+            except CardError:
+                for other in tokens[:index]:
+                    await self._change_back(other, current)
+                raise
+
+    async def _change(self, token: Token, new: bytes) -> None:
+        pin = new.rstrip(_PADDING)
+        try:
+            result = await token.change_pin(pin)
+        except KeyUnavailableError as error:
+            log.warning("token_unavailable", token=token.name, reason=str(error))
+            raise CardError(StatusWord.NO_PRECISE_DIAGNOSIS) from error
+        if result is not ChangeResult.OK:
+            log.info("token_pin_not_changed", token=token.name, reason=result.value)
+            raise CardError(_NOT_CHANGED[result])
+        for other in self._tokens:
+            if other is not token and other.is_same(token):
+                await other.follow_change(pin)
+
+    async def _change_back(self, token: Token, pin: bytes) -> None:
+        try:
+            await self._change(token, pin)
+        except CardError:
+            log.error("token_keeps_the_new_pin", token=token.name)  # noqa: TRY400 (told before)
+
+    def end(self) -> None:
+        """See `PinMemory.end`: logs the tokens out."""
+        for token in self._tokens:
+            token.end_login()
+
+    @property
+    def is_numeric(self) -> bool:
+        """See `PinMemory.is_numeric`: what a PIN may be is for the token to say."""
+        return False
 
     async def set_max_tries(self, count: int) -> None:
         """See `PinMemory.set_max_tries`."""

@@ -13,6 +13,7 @@ import socket
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
+from enum import Enum
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -20,10 +21,11 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
+from ccidd.transport.tcp import prompt
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-Handler: TypeAlias = Callable[[trio.SocketStream], Awaitable[bool]]
+Handler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[bool]]
 """Serves one connection; tells whether its peer spoke the right protocol."""
 
 FIRST_RETRY_DELAY: Final = 0.1
@@ -97,7 +99,7 @@ class Listener(Endpoint):
                     await trio.sleep(_ACCEPT_RETRY_DELAY)
                     continue
                 async with stream:
-                    await handler(stream)
+                    await handler(prompt(stream))
 
     def close(self) -> None:
         """See `Endpoint.close`; a file that took the place of the socket's stays."""
@@ -121,11 +123,24 @@ class Connected(Endpoint):
         """See `Endpoint.run`: ends with its only connection."""
         task_status.started()
         async with self._stream:
-            await handler(self._stream)
+            await handler(prompt(self._stream))
 
     def close(self) -> None:
         """See `Endpoint.close`."""
         self._stream.socket.close()
+
+
+class Reconnect(Enum):
+    """When a connector connects again."""
+
+    NEVER = "never"
+    """Its first connection is its last."""
+
+    LOST = "lost"
+    """Whenever a connection was lost, for ever; but the first is to succeed at once."""
+
+    ALWAYS = "always"
+    """For ever."""
 
 
 class Connector(Endpoint):
@@ -134,24 +149,35 @@ class Connector(Endpoint):
     Args:
         target: the path of its Unix socket, or HOST:PORT ([ADDRESS]:PORT for IPv6). What has a
             slash or no colon is a path.
+        reconnect: when to connect again.
+        where: what gave the target, for people.
+
+    Attributes:
+        reached: set with the first connection, or at once if that need not succeed.
+        failure: what is wrong, if it has ended because of it.
 
     Raises:
         UserError: The target is neither.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(
+        self, target: str, reconnect: Reconnect = Reconnect.ALWAYS, where: str = "--connect="
+    ) -> None:
         self._target = target
+        self._reconnect = reconnect
         self._tcp: tuple[str, int] | None = None
+        self.reached = trio.Event()
+        self.failure: str | None = None
         if target and ("/" in target or ":" not in target):
             return
         match = _HOST_AND_PORT.fullmatch(target)
         if match is None or not 0 < int(match["port"]) < 1 << 16:
-            raise UserError(f"--connect={target} is neither a path nor HOST:PORT")
+            raise UserError(f"{where}{target} is neither a path nor HOST:PORT")
         self._tcp = match["v6"] or match["host"], int(match["port"])
         try:
             self._tcp[0].encode("idna")
         except UnicodeError as error:
-            raise UserError(f"--connect={target} has no host name before its port") from error
+            raise UserError(f"{where}{target} has no host name before its port") from error
 
     async def run(
         self,
@@ -159,23 +185,36 @@ class Connector(Endpoint):
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """See `Endpoint.run`: tries for ever."""
+        """See `Endpoint.run`: tries for ever, unless it was told otherwise."""
         task_status.started()
         delay = FIRST_RETRY_DELAY
         last_reason = None
+        may_fail = self._reconnect is Reconnect.ALWAYS
+        if may_fail:
+            self.reached.set()
         while True:
             try:
                 stream = await self._connect()
             except OSError as error:
-                reason = error.strerror or str(error)
+                reason = _reason(error)
+                if not may_fail:
+                    self.failure = f"cannot connect to {self._target}: {reason}"
+                    return
                 if reason != last_reason:
                     log.warning("connect_failed", target=self._target, reason=reason)
                 last_reason = reason
             else:
                 last_reason = None
+                self.reached.set()
                 async with stream:
-                    if await handler(stream):
+                    if await handler(prompt(stream)):
                         delay = FIRST_RETRY_DELAY
+                    elif not may_fail:
+                        self.failure = f"{self._target} does not speak as was expected"
+                        return
+                if self._reconnect is Reconnect.NEVER:
+                    return
+                may_fail = True
             await trio.sleep(delay)
             delay = min(2 * delay, LAST_RETRY_DELAY)
 
@@ -186,6 +225,18 @@ class Connector(Endpoint):
         if self._tcp is not None:
             return await trio.open_tcp_stream(*self._tcp)
         return await trio.open_unix_socket(self._target)
+
+
+def _reason(error: OSError) -> str:
+    """Says why there is no connection; trio has one error for all addresses of a host."""
+    cause = error.__cause__
+    first = cause.exceptions[0] if isinstance(cause, ExceptionGroup) else cause
+    if error.errno is None and isinstance(first, OSError):
+        error = first
+    # trio's text has the address once more; the numbers of a resolver's errors are its own.
+    if error.errno is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def listen(path: Path) -> Listener:

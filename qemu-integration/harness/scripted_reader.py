@@ -227,7 +227,7 @@ class _Reader:
                 return f"unknown command {command!r}"
         return "done"
 
-    async def converse(self, stream: trio.SocketStream) -> None:
+    async def converse(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to the control socket."""
         received = b""
         async for data in stream:
@@ -304,7 +304,7 @@ async def hand_at(path: Path) -> AsyncGenerator[Hand]:
 
 
 async def _serve(path: Path, reader: _Reader, device: UsbReader) -> None:
-    async def converse(stream: trio.SocketStream) -> bool:
+    async def converse(stream: trio.abc.Stream) -> bool:
         await reader.converse(stream)
         return True
 

@@ -73,6 +73,64 @@ class LibcacardProcess:
         return bytes.fromhex(line)
 
 
+class _SoftReader(ctypes.Structure):
+    """What the library makes of a soft=; it has no public name for this."""
+
+    _fields_ = (
+        ("slot", ctypes.c_char_p),
+        ("name", ctypes.c_char_p),
+        ("card_type", ctypes.c_int),
+        ("params", ctypes.c_char_p),
+        ("certificates", ctypes.POINTER(ctypes.c_char_p)),
+        ("certificate_count", ctypes.c_int),
+    )
+
+
+class _Options(ctypes.Structure):
+    """What it makes of its "emul args", likewise."""
+
+    _fields_ = (
+        ("database", ctypes.c_char_p),
+        ("soft", ctypes.POINTER(_SoftReader)),
+        ("soft_count", ctypes.c_int),
+        ("card_type", ctypes.c_int),
+        ("hw_params", ctypes.c_char_p),
+        ("hardware", ctypes.c_int),
+    )
+
+
+def libcacard_options(text: str) -> tuple[object, ...] | None:
+    """What the library reads in "emul args"; None if they are none.
+
+    Returns:
+        The database, the use of hardware (no, yes, removable: 0, 1, 2), its card type (CAC,
+        PASSTHRU: 1, 2), its parameters, and the readers: slot, name, certificates.
+    """
+    parse = ctypes.CDLL(_LIBRARY).vcard_emul_options
+    parse.restype, parse.argtypes = ctypes.POINTER(_Options), [ctypes.c_char_p]
+    pointer = parse(text.encode())
+    if not pointer:
+        return None
+    options = pointer.contents
+    readers = [options.soft[i] for i in range(options.soft_count)]
+    soft = [
+        (
+            each.slot.decode(),
+            each.name.decode(),
+            *(
+                name
+                for i in range(each.certificate_count)
+                if (name := each.certificates[i].decode())
+            ),
+        )
+        for each in readers
+    ]
+    database, params = (
+        None if value is None else value.decode() for value in (options.database, options.hw_params)
+    )
+    return database, options.hardware, options.card_type, params, soft
+
+
 class _Library:
     """The few functions that are needed."""
 

@@ -112,7 +112,7 @@ class Pins:
                 await pin.check_status()
             case 0x00, candidate:
                 await _check_not_blocked(pin)
-                self._check_candidate(candidate)
+                self._check_candidate(pin, candidate)
                 self._fresh = False
                 await pin.verify(candidate)
                 self._fresh = True
@@ -132,8 +132,8 @@ class Pins:
         await _check_not_blocked(pin)
         current, new = _two_values(command.data)
         if not is_puk:
-            self._check_candidate(current)
-            if not _is_well_formed(new):
+            self._check_candidate(pin, current)
+            if not _is_well_formed(new, numeric=pin.memory.is_numeric):
                 # Part 2 has the right PIN with a malformed new one change nothing, so the two are
                 # not even compared.
                 raise CardError(StatusWord.INCORRECT_DATA)
@@ -141,7 +141,8 @@ class Pins:
         # A host that goes away in between finds a PIN that is the old one or the new one.
         with trio.CancelScope(shield=True):
             await pin.verify(current)
-            await self._change(pin, command.p2, new)
+            await pin.memory.replace(current, new)
+            await self._note_change(command.p2)
 
     async def reset_retry_counter(self, command: CommandAPDU) -> None:
         """RESET RETRY COUNTER (part 2, 3.2.3): the PUK gives the application's PIN a new value."""
@@ -164,7 +165,8 @@ class Pins:
             if not _is_well_formed(new):
                 raise CardError(StatusWord.INCORRECT_DATA)
             # The security status of the PIN does not change.
-            await self._change(self.application, PinReference.APPLICATION_PIN, new)
+            await self.application.memory.change(new)
+            await self._note_change(PinReference.APPLICATION_PIN)
 
     async def set_tries(self, pin_tries: int, puk_tries: int) -> None:
         """Sets how many wrong tries block PIN and PUK, and gives both their well-known values."""
@@ -191,8 +193,8 @@ class Pins:
         defaults = bytes([PinReference.APPLICATION_PIN, PinReference.PUK])
         await self._records.store({DEFAULT_PINS: defaults})
 
-    async def _change(self, pin: Pin, reference: int, new: bytes) -> None:
-        await pin.memory.change(new)
+    async def _note_change(self, reference: int) -> None:
+        """Remembers that a PIN has its well-known value no more."""
         defaults = self._records.default_pins()
         if reference in defaults:
             await self._records.store({DEFAULT_PINS: bytes(defaults - {reference}) or None})
@@ -205,8 +207,10 @@ class Pins:
             return self._global
         raise CardError(StatusWord.REFERENCED_DATA_NOT_FOUND)
 
-    def _check_candidate(self, candidate: bytes) -> None:
-        if len(candidate) != _SIZE or not (self._extensions or _is_well_formed(candidate)):
+    def _check_candidate(self, pin: Pin, candidate: bytes) -> None:
+        if len(candidate) == _SIZE and self._extensions:
+            return
+        if not _is_well_formed(candidate, numeric=pin.memory.is_numeric):
             raise CardError(StatusWord.INCORRECT_DATA)
 
 
@@ -227,6 +231,9 @@ def _two_values(data: bytes) -> tuple[bytes, bytes]:
     return data[:_SIZE], data[_SIZE:]
 
 
-def _is_well_formed(pin: bytes) -> bool:
+def _is_well_formed(pin: bytes, *, numeric: bool = True) -> bool:
+    """Tells whether this can be a PIN: of six to eight digits, or else of anything."""
     digits = pin.rstrip(_PADDING)
-    return len(pin) == _SIZE and len(digits) >= _MIN_DIGITS and digits.isdigit()
+    if numeric and not (len(digits) >= _MIN_DIGITS and digits.isdigit()):
+        return False
+    return len(pin) == _SIZE and len(digits) > 0

@@ -6,7 +6,7 @@ view that a card has of its part, `schema` tells what the tables hold. The rules
 
 - A change is on the disk before its method returns, whole or not at all.
 - What a card holds, keys above all, is encrypted (`statekey`); of a PIN only a slow hash is kept.
-- A card is served by one process at a time (`lock`).
+- A card is served by one process at a time, or by several that share a token's (`lock`).
 - Files that others could have planted or can read are refused (`directory`).
 """
 

@@ -268,7 +268,10 @@ class State:
         self._database.execute("DELETE FROM card WHERE guid = ?", (guid,))
 
     def served_by(self, guid: str) -> int | None:
-        """Tells which process serves a card, 0 for one that is not known, None if none does."""
+        """Tells which process serves a card, 0 for one that is not known, None if none does.
+
+        Of several that share a card it is one.
+        """
         return holder(self.directory, guid)
 
     # Contents.
@@ -394,6 +397,13 @@ class State:
                     "UPDATE pin SET tries_left = ? WHERE card = ? AND reference = ?",
                     (left.tries_left, guid, reference),
                 )
+
+    def note_pin(self, guid: str, reference: int) -> None:
+        """Makes room for the tries of a PIN that is kept elsewhere."""
+        self._database.execute(
+            "INSERT INTO pin VALUES (?, ?, NULL, NULL, ?, ?) ON CONFLICT DO NOTHING",
+            (guid, reference, schema.MAX_TRIES, schema.MAX_TRIES),
+        )
 
     def set_max_tries(self, guid: str, reference: int, count: int) -> None:
         """Sets how many wrong tries block a PIN, and gives them all."""

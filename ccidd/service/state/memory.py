@@ -32,25 +32,40 @@ def _processors() -> trio.CapacityLimiter:
 class StoredMemory(CardMemory):
     """The memory of a card that this process serves, and no other meanwhile.
 
+    A card whose keys are all on a token, which several processes may use at once, can be shared: of
+    PINs and tries each process reads and writes what is in the database. As soon as there are
+    contents, which each would know only as they were at its start, the card is not shared.
+
     Args:
         state: the database.
         card: the card.
         pins: PINs that are remembered elsewhere: a token's.
+        shared: whether others may serve the card too, if they share it and it has no contents;
+            then nothing can be stored on it.
 
     Raises:
         UserError: Another process serves the card, it is gone, or what is stored is damaged.
     """
 
     def __init__(
-        self, state: State, card: CardRecord, pins: Mapping[int, PinMemory] | None = None
+        self,
+        state: State,
+        card: CardRecord,
+        pins: Mapping[int, PinMemory] | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         self._state = state
         self._guid = card.guid
         self._pins = pins or {}
-        self._lock = CardLock(state.directory, card.guid, f"the card {card.name or card.guid}")
+        name = f"the card {card.name or card.guid}"
+        self._lock = CardLock(state.directory, card.guid, name, shared=shared)
         state.resources.callback(self._lock.close)
         # It may have been destroyed while nobody had the lock.
         self._contents = state.contents(state.card(card.guid).guid)
+        self._shared = shared and not self._contents
+        if shared and self._contents:
+            self._lock.stop_sharing()
 
     def close(self) -> None:
         """Lets others serve the card."""
@@ -63,6 +78,8 @@ class StoredMemory(CardMemory):
 
     async def store(self, changes: Mapping[str, bytes | None]) -> None:
         """See `CardMemory.store`."""
+        if self._shared:
+            raise OSError(errno.EROFS, "nothing is stored on a card that is shared")
         # A thread that has begun is waited for, whoever cancels.
         await self._state.in_thread(partial(self._store, dict(changes)))
         for name, value in changes.items():

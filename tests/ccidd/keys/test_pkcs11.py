@@ -29,6 +29,7 @@ from ccidd.keys.key import (
     X25519Key,
 )
 from ccidd.keys.pkcs11 import LoginResult, Token, open_token
+from ccidd.keys.token import ChangeResult
 from ccidd.keys.tokenkeys import pad_message, unpad_signature
 from credentials import credential
 from tokens import PIN, SOFTHSM, SoftHsm, StoredKey, uri
@@ -290,6 +291,47 @@ async def test_a_pin_that_was_changed_elsewhere_is_tried_once_and_forgotten(
             await ec_key(token).sign_hash(DIGEST)
         assert await token.login(b"222222") is LoginResult.OK
         assert await ec_key(token).sign_hash(DIGEST)
+
+
+@pytest.mark.parametrize("max_sessions", [1, 4])
+async def test_the_pin_is_changed_for_all_sessions(softhsm: SoftHsm, max_sessions: int) -> None:
+    with opened(softhsm.add("token", ONE_KEY), max_sessions=max_sessions) as token:
+        with pytest.raises(KeyUnavailableError, match="not logged in"):
+            await token.change_pin(b"222222")
+        assert await token.login(PIN) is LoginResult.OK
+        for unfit in (b"", b"1", b"222\x00222", b"2" * 300):
+            assert await token.change_pin(unfit) is ChangeResult.UNFIT
+        assert await token.change_pin(b"222222") is ChangeResult.OK
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(ec_key(token).sign_hash, DIGEST)
+        softhsm.set_pin("token", b"222222", PIN)  # which fails if it is another
+
+
+async def test_a_token_that_is_gone_keeps_its_pin(softhsm: SoftHsm) -> None:
+    with opened(softhsm.add("token", ONE_KEY)) as token:
+        assert await token.login(PIN) is LoginResult.OK
+        softhsm.remove()
+        with pytest.raises(KeyUnavailableError, match="is not there"):
+            await token.change_pin(b"222222")
+        softhsm.bring_back()
+        assert await token.login(PIN) is LoginResult.OK
+
+
+async def test_a_login_is_ended_without_waiting_for_a_token_that_hangs(softhsm: SoftHsm) -> None:
+    with opened(softhsm.add("token", ONE_KEY)) as token:
+        assert await token.login(PIN) is LoginResult.OK
+        be_impatient(token)
+        (process,) = processes(token)
+        os.kill(process, signal.SIGSTOP)
+        started = trio.current_time()
+        token.end_login()
+        assert trio.current_time() - started < 0.5
+        assert not token.is_logged_in
+        # The next login waits until the process that hangs was killed.
+        assert await token.login(PIN) is LoginResult.OK
+        assert await ec_key(token).sign_hash(DIGEST)
+        assert process not in processes(token)
 
 
 async def test_a_pin_from_a_file_opens_the_token_at_the_start(

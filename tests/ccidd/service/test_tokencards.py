@@ -17,7 +17,8 @@ from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS
 from ccidd.errors import UserError
 from ccidd.keys.generated import private_key_pem
 from ccidd.keys.key import KeyAlgorithm, KeyUnavailableError
-from ccidd.keys.token import LoginResult
+from ccidd.keys.pkcs11 import open_token
+from ccidd.keys.token import ChangeResult, LoginResult, Token
 from ccidd.service.cards import open_card
 from ccidd.service.options import parse_card
 from ccidd.service.state import State
@@ -30,6 +31,7 @@ from tokens import SoftHsm, StoredKey, nss_database
 RSA, P_256, P_384 = KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256, KeyAlgorithm.P_384
 GUID = "00000000-0000-4000-8000-000000000001"
 PASSWORD = "654321"
+PIV, ACA = "A00000030800001000", "A0000000790300"
 
 
 @pytest.fixture
@@ -62,6 +64,7 @@ def files(tmp_path: Path) -> Path:
     pem = private_key_pem(private_key(P_256, 1))
     pem += credential(P_256, 1).certificate.public_bytes(Encoding.PEM)
     contents = {"key": pem, "pin": b"111111\n", "password": PASSWORD.encode(), "wrong": b"wrong\n"}
+    contents["token-password"] = b"123456\n"
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o600)
@@ -84,8 +87,163 @@ async def test_the_pin_of_a_card_is_that_of_its_token(state: State, token: str) 
     assert await sign(card, 0x9A, P_256) == 0x9000
     assert await verify(card, "123456") == 0x9000
     assert await sign(card, 0x9C, RSA) == 0x9000
-    change = b"123456\xff\xff654321\xff\xff"
-    assert (await transmit(card, CommandAPDU(0, 0x24, 0, 0x80, change))).sw == 0x6A81
+
+
+async def change_pin(card: Card, current: str, new: str) -> int:
+    data = current.encode().ljust(8, b"\xff") + new.encode().ljust(8, b"\xff")
+    return (await transmit(card, CommandAPDU(0, 0x24, 0, 0x80, data))).sw
+
+
+async def test_a_guest_changes_the_pin_of_the_token(
+    state: State, softhsm: SoftHsm, token: str
+) -> None:
+    card = await selected(open_card(parse_card(f"piv,pkcs11={token}"), state))
+    assert await change_pin(card, "000000", "s3cret") == 0x63C2
+    assert await change_pin(card, "123456", "123") == 0x6A80  # SoftHSM wants four characters
+    assert await change_pin(card, "123456", "") == 0x6A80
+    assert await verify(card, "123456") == 0x9000
+    assert await change_pin(card, "123456", "s3cret") == 0x9000
+    assert await sign(card, 0x9A, P_256) == 0x9000
+    assert await verify(card, "123456") == 0x63C2
+    assert await sign(card, 0x9A, P_256) == 0x6982
+    assert await verify(card, "s3cret") == 0x9000
+    assert await sign(card, 0x9C, RSA) == 0x9000
+    softhsm.set_pin("a token", b"s3cret", b"123456")  # which fails if it is another
+
+
+async def test_the_puk_does_not_change_the_pin_of_a_token(
+    state: State, token: str, files: Path
+) -> None:
+    (files / "puk").write_text("12345678")
+    (files / "puk").chmod(0o600)
+    text = f"piv,pkcs11={token},puk-file={files}/puk"
+    card = await selected(open_card(parse_card(text), state))
+    assert await verify(card, "123456") == 0x9000
+    command = CommandAPDU(0, 0x2C, 0, 0x80, b"12345678222222\xff\xff")
+    assert (await transmit(card, command)).sw == 0x6A81
+    assert await verify(card, "222222") == 0x63C2
+    assert await verify(card, "123456") == 0x9000
+
+
+async def test_a_token_that_is_used_twice_has_one_pin(state: State, token: str) -> None:
+    first, second = (token.replace("?", f";object={name}?") for name in ("first", "second"))
+    card = await selected(open_card(parse_card(f"piv,key9A={first},key9D={second}"), state))
+    assert await change_pin(card, "123456", "222222") == 0x9000
+    assert await sign(card, 0x9A, P_256) == 0x9000
+    assert await sign(card, 0x9D, RSA) == 0x9000
+    assert await verify(card, "222222") == 0x9000
+    assert await sign(card, 0x9D, RSA) == 0x9000
+
+
+async def test_a_guest_changes_the_password_of_a_database(state: State, tmp_path: Path) -> None:
+    database = nss_database(tmp_path / "nss", {"one": (RSA, 0), "two": (P_384, 0)}, PASSWORD)
+    options = parse_card(f"piv,nss=sql:{database},cert1=two,cert2=one")
+    card = await selected(open_card(options, state))
+    assert await verify(card, PASSWORD) == 0x9000
+    assert await sign(card, 0x9A, P_384) == 0x9000
+    with State(tmp_path / "state", cost=CHEAP) as elsewhere:
+        other = await selected(open_card(options, elsewhere))
+        assert await verify(other, PASSWORD) == 0x9000
+        assert await change_pin(card, PASSWORD, "n0 digit") == 0x9000
+        assert await sign(card, 0x9A, P_384) == 0x9000
+        assert await verify(other, PASSWORD) == 0x63C2
+        assert await verify(other, "n0 digit") == 0x9000
+        assert await sign(other, 0x9A, P_384) == 0x9000
+    state.resources.close()
+    with State(tmp_path / "state", cost=CHEAP) as again:
+        card = await selected(open_card(options, again))
+        assert await verify(card, PASSWORD) == 0x63C2
+        assert await verify(card, "n0 digit") == 0x9000
+        assert await sign(card, 0x9C, RSA) == 0x9000
+
+
+@pytest.mark.parametrize("kind", ["piv", "cac", "piv+cac"])
+async def test_what_a_pin_opened_ends_with_the_power(
+    state: State, token: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Token] = []
+
+    def open_and_tell(uri: str) -> Token:
+        opened.append(open_token(uri))
+        return opened[-1]
+
+    monkeypatch.setattr("ccidd.service.keysources.open_token", open_and_tell)
+    card = open_card(parse_card(f"{kind},pkcs11={token.replace('?', ';object=second?')}"), state)
+    (on_token,) = opened
+    verifications = {"piv": [(PIV, 0x80)], "cac": [(ACA, 0)], "piv+cac": [(PIV, 0x80), (ACA, 0)]}
+    for aid, reference in verifications[kind]:
+        for end in (card.power_on, card.power_off):
+            await card.power_on()
+            await transmit(card, CommandAPDU(0, 0xA4, 4, 0, bytes.fromhex(aid), 256))
+            command = CommandAPDU(0, 0x20, 0, reference, b"123456\xff\xff")
+            assert (await transmit(card, command)).sw == 0x9000
+            assert private_keys(on_token) == 2
+            await end()
+            assert not on_token.is_logged_in
+            assert private_keys(on_token) == 0
+
+
+def private_keys(token: Token) -> int:
+    """Tells how many private keys the token's only session shows, which are those after a login."""
+    session = token._take_alive()
+    try:
+        assert token._pool._sessions == {session}
+        return len(session.cryptoki.objects("CKO_PRIVATE_KEY"))
+    finally:
+        token._pool.give_back(session)
+
+
+async def test_the_cac_side_stays_open_while_piv_is_deselected(state: State, token: str) -> None:
+    card = open_card(parse_card(f"piv+cac,pkcs11={token}"), state)
+    await card.power_on()
+    for command in (f"00A4040C07{ACA}", "0020000008313233343536FFFF"):
+        assert await card.transmit(bytes.fromhex(command)) == b"\x90\0"
+    await transmit(card, CommandAPDU(0, 0xA4, 4, 0, bytes.fromhex(PIV), 256))
+    assert await verify(card, "123456") == 0x9000
+    assert await card.transmit(bytes.fromhex("00A4040C07A0000000790100")) == b"\x90\0"
+    assert (await transmit(card, CommandAPDU(0x80, 0x42, 0, 0, bytes(32), 256))).sw == 0x9000
+
+
+# Several tokens of one card.
+
+
+class ChangingToken:
+    """Takes new PINs, or does not; test_pkcs11.py holds `Token` to what real tokens do."""
+
+    def __init__(self, name: str, result: ChangeResult | None = ChangeResult.OK) -> None:
+        self.name = name
+        self.result = result
+        self.pins: list[bytes] = []
+
+    def is_same(self, other: "ChangingToken") -> bool:
+        return self.name == other.name
+
+    async def follow_change(self, new: bytes) -> None:
+        self.pins.append(new)
+
+    async def change_pin(self, new: bytes) -> ChangeResult:
+        if self.result is None:
+            raise KeyUnavailableError("it is gone")
+        self.pins.append(new)
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "sw"),
+    [(ChangeResult.UNFIT, "6A80"), (ChangeResult.IMPOSSIBLE, "6A81"), (None, "6F00")],
+)
+async def test_several_tokens_keep_one_pin(
+    state: State, result: ChangeResult | None, sw: str
+) -> None:
+    state.note_card(GUID, "piv")
+    tokens = [ChangingToken("one"), ChangingToken("one"), ChangingToken("two", result)]
+    pin = TokenPin(state, GUID, 0x80, cast("Any", tokens))
+    with pytest.raises(CardError, match=sw):
+        await pin.replace(b"123456\xff\xff", b"222222\xff\xff")
+    assert tokens[0].pins == tokens[1].pins == [b"222222", b"123456"]
+    tokens[2].result = ChangeResult.OK
+    await pin.replace(b"123456\xff\xff", b"222222\xff\xff")
+    assert [token.pins[-1] for token in tokens] == [b"222222"] * 3
 
 
 async def test_a_card_blocks_though_its_token_does_not(state: State, token: str) -> None:
@@ -96,6 +254,32 @@ async def test_a_card_blocks_though_its_token_does_not(state: State, token: str)
     (record,) = state.cards()
     state.restore_tries(record.guid, 0x80)
     assert await verify(card, "123456") == 0x9000
+
+
+async def test_two_processes_can_serve_a_token(state: State, token: str, tmp_path: Path) -> None:
+    options = parse_card(f"piv,pkcs11={token}")
+    card = await selected(open_card(options, state))
+    with State(tmp_path / "state", cost=CHEAP) as elsewhere:
+        other = await selected(open_card(options, elsewhere))
+        assert await verify(card, "123456") == 0x9000
+        assert await sign(other, 0x9A, P_256) == 0x6982
+        assert await verify(other, "000000") == 0x63C2
+        assert await sign(card, 0x9A, P_256) == 0x9000
+        assert await verify(card, "000000") == 0x63C1
+        assert await verify(other, "123456") == 0x9000
+        assert await sign(other, 0x9A, P_256) == 0x9000
+
+
+@pytest.mark.parametrize("options", ["vendor-extensions=on", "key9D=@key,pin-file=@pin"])
+def test_a_card_on_which_something_may_be_stored_is_not_shared(
+    state: State, token: str, tmp_path: Path, files: Path, options: str
+) -> None:
+    text = f"piv,pkcs11={token},{options}".replace("@", f"{files}/")
+    if "pin-file" in options:
+        text += f",password-file={files}/token-password"
+    open_card(parse_card(text), state)
+    with State(tmp_path / "state", cost=CHEAP) as elsewhere, pytest.raises(UserError, match="by"):
+        open_card(parse_card(text), elsewhere)
 
 
 async def test_a_token_that_is_gone_costs_no_try(
@@ -184,7 +368,7 @@ def test_a_token_without_a_pin_gives_the_card_none(
     state: State, tmp_path: Path, files: Path
 ) -> None:
     directory = nss_database(tmp_path / "open", {"one": (P_256, 0)}, "")
-    with pytest.raises(UserError, match=r"has no PIN; give the card one \(pin-file=\)"):
+    with pytest.raises(UserError, match=r"has no PIN; give it one .*, or the card \(pin-file=\)"):
         open_card(parse_card(f"piv,nss=sql:{directory}"), state)
     open_card(parse_card(f"piv,nss=sql:{directory},pin-file={files}/pin"), state)
 

@@ -27,13 +27,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "socket"
 
 
-async def greet(stream: trio.SocketStream) -> bool:
+async def greet(stream: trio.abc.Stream) -> bool:
     await stream.send_all(b"hello")
     assert await stream.receive_some(100) == b"bye"
     return True
 
 
-async def say_bye(stream: trio.SocketStream) -> None:
+async def say_bye(stream: trio.abc.Stream) -> None:
     async with stream:
         assert await stream.receive_some(100) == b"hello"
         await stream.send_all(b"bye")
@@ -191,7 +191,7 @@ async def test_a_qemu_that_listens_is_connected_to_again_and_again(
     await trio.sleep(60)
     endpoint = listen(path)
 
-    async def qemu(stream: trio.SocketStream) -> bool:
+    async def qemu(stream: trio.abc.Stream) -> bool:
         await say_bye(stream)
         served.append(trio.current_time())
         if len(served) == 3:
@@ -216,13 +216,13 @@ async def test_a_peer_that_is_no_qemu_is_tried_less_and_less(
     tries: list[float] = []
     enough = trio.Event()
 
-    async def refuse(stream: trio.SocketStream) -> bool:
+    async def refuse(stream: trio.abc.Stream) -> bool:
         tries.append(trio.current_time())
         if len(tries) == 9:
             enough.set()
         return False
 
-    async def accept(stream: trio.SocketStream) -> bool:
+    async def accept(stream: trio.abc.Stream) -> bool:
         return True
 
     endpoint = listen(path)

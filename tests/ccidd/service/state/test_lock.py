@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A card is served by one process at a time."""
+"""A card is served by one process at a time, or by several that share it."""
 
 import multiprocessing
 import os
+import subprocess
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from ccidd.errors import UserError
-from ccidd.service.state import State, StoredMemory
+from ccidd.service.state import CardRecord, State, StoredMemory
 from ccidd.service.state.lock import CardLock
 from ccidd.service.state.memory import destroy
+from ccidd.service.state.pinhash import hash_pin
 from crash import CHEAP, GUID, make_card, open_state
+
+TOKEN_GUID = GUID.replace("1", "2")
 
 
 @pytest.fixture
@@ -52,6 +56,63 @@ def test_a_card_that_was_destroyed_meanwhile_is_not_served(directory: Path) -> N
             StoredMemory(state, card)
 
 
+def note_token_card(state: State) -> CardRecord:
+    """Makes a card without contents, as those of tokens are."""
+    state.note_card(TOKEN_GUID, "piv")
+    return state.card(TOKEN_GUID)
+
+
+def test_a_shared_card_is_served_by_all_who_share_it(directory: Path) -> None:
+    with open_state(directory) as state, open_state(directory) as another:
+        card = note_token_card(state)
+        first = StoredMemory(state, card, shared=True)
+        second = StoredMemory(another, card, shared=True)
+        for _ in range(2):
+            with pytest.raises(UserError, match="is being served by this process"):
+                StoredMemory(state, card)
+            with pytest.raises(UserError, match="is being served by this process"):
+                destroy(state, card)
+            assert state.served_by(TOKEN_GUID) == os.getpid()
+            first.close()
+        second.close()
+        assert state.served_by(TOKEN_GUID) is None
+        StoredMemory(state, card)
+        with pytest.raises(UserError, match="is being served by this process"):
+            StoredMemory(another, card, shared=True)
+
+
+async def test_a_shared_card_has_tries_in_common_and_nothing_is_stored_on_it(
+    directory: Path,
+) -> None:
+    with open_state(directory) as state, open_state(directory) as another:
+        card = note_token_card(state)
+        state.set_pin(TOKEN_GUID, 0x80, hash_pin(b"123456\xff\xff", CHEAP))
+        first = StoredMemory(state, card, shared=True)
+        pins = [first.pin(0x80), StoredMemory(another, card, shared=True).pin(0x80)]
+        for pin in pins:
+            assert not await pin.compare(b"000000\xff\xff")
+        assert [await pin.tries_left() for pin in pins] == [1, 1]
+        with pytest.raises(OSError, match="nothing is stored"):
+            await first.store({"name": b"value"})
+        assert first.contents == state.contents(TOKEN_GUID) == {}
+
+
+async def test_a_card_with_contents_is_not_shared(directory: Path) -> None:
+    with open_state(directory) as state, open_state(directory) as another:
+        card = state.card(GUID)
+        memory = StoredMemory(state, card, shared=True)
+        with pytest.raises(UserError, match="is being served by this process"):
+            StoredMemory(another, card, shared=True)
+        await memory.store({"name": b"value"})
+        memory.close()
+        # Somebody who shares it, and has not looked at what is on it.
+        lock = CardLock(directory, GUID, "the card", shared=True)
+        with pytest.raises(UserError, match="is being served by this process"):
+            StoredMemory(another, card, shared=True)
+        lock.close()
+        StoredMemory(another, card, shared=True)
+
+
 def hold(directory: Path, ready: Connection) -> None:
     with open_state(directory) as state:
         StoredMemory(state, state.card(GUID))
@@ -76,6 +137,19 @@ def test_the_lock_of_a_process_ends_with_it(directory: Path) -> None:
         process.join()
         assert state.served_by(GUID) is None
         StoredMemory(state, state.card(GUID))
+
+
+def test_a_process_that_has_ended_is_not_named(directory: Path) -> None:
+    """The one that began last of several that share a card may be the first to end."""
+    with open_state(directory) as state:
+        card = note_token_card(state)
+        StoredMemory(state, card, shared=True)
+        process = subprocess.Popen(["true"])
+        process.wait()
+        (directory / f"locks/{TOKEN_GUID}.lock").write_text(f"{process.pid}\n")
+        assert state.served_by(TOKEN_GUID) == 0
+        with pytest.raises(UserError, match="is being served by another process"):
+            destroy(state, card)
 
 
 def test_looking_does_not_keep_a_process_out(directory: Path) -> None:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command chaining: the parts are held until the whole can be judged.
+
+Source: ISO/IEC 7816-4:2013, 5.3.3. Nothing of a chain reaches the card before its last command has
+come and the whole is allowed, so the card sees no part of another. A command that does not continue
+the chain takes its place.
+"""
+
+from dataclasses import replace
+
+from ccid_protocol.apdu import MAX_EXTENDED_NC, CommandAPDU
+
+
+class Chain:
+    """The chain that a guest has begun, if any."""
+
+    def __init__(self) -> None:
+        self._parts: list[CommandAPDU] = []
+
+    def drop(self) -> None:
+        """Forgets it."""
+        self._parts = []
+
+    def add(self, command: CommandAPDU) -> bool:
+        """Takes a command that others follow.
+
+        Returns:
+            False if there is too much of it, and it is forgotten.
+        """
+        parts = [*self._continued_by(command), command]
+        self._parts = parts if _size(parts) <= MAX_EXTENDED_NC else []
+        return bool(self._parts)
+
+    def end(self, command: CommandAPDU) -> tuple[CommandAPDU, list[CommandAPDU]]:
+        """Takes a command that none follows.
+
+        Returns:
+            The whole command, and all parts as the card is to get them.
+        """
+        parts = [*self._continued_by(command), command]
+        self._parts = []
+        return replace(command, data=b"".join(part.data for part in parts)), parts
+
+    def _continued_by(self, command: CommandAPDU) -> list[CommandAPDU]:
+        """Gives the parts before a command; none if it begins anew."""
+        if not self._parts or _header(self._parts[-1]) != _header(command):
+            return []
+        return self._parts
+
+
+def _header(command: CommandAPDU) -> tuple[int, int, int, int]:
+    """What all commands of a chain have in common; the bit for chaining is not."""
+    return command.cla & ~0x10, command.ins, command.p1, command.p2
+
+
+def _size(parts: list[CommandAPDU]) -> int:
+    return sum(len(part.data) for part in parts)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells the service manager how the service fares.
+
+Source: sd_notify(3) and sd_watchdog_enabled(3), whose protocol is stable: one datagram of
+assignments to the socket that `$NOTIFY_SOCKET` names.
+"""
+
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Final, Self
+
+import structlog
+import trio
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_MICROSECONDS: Final = 1_000_000
+
+
+class Notifier:
+    """The service manager, if there is one that wants to be told.
+
+    Args:
+        address: the path of its socket, or its abstract name with a leading `@`; None if there is
+            none.
+        watchdog: seconds within which it wants a sign of life; None if it wants none.
+    """
+
+    def __init__(self, address: str | None = None, watchdog: float | None = None) -> None:
+        self._address = address
+        self._watchdog = watchdog
+
+    @classmethod
+    def take(cls, environ: MutableMapping[str, str]) -> Self:
+        """Finds it in the environment, and takes it out, since it is not for child processes."""
+        address = environ.pop("NOTIFY_SOCKET", "")
+        interval = environ.pop("WATCHDOG_USEC", "")
+        pid = environ.pop("WATCHDOG_PID", "")
+        is_watched = interval.isdecimal() and int(interval) and pid in {"", str(os.getpid())}
+        # systemd knows addresses of other families too (vsock), for virtual machines.
+        return cls(
+            address if address.startswith(("/", "@")) else None,
+            int(interval) / _MICROSECONDS if is_watched else None,
+        )
+
+    def ready(self) -> None:
+        """Tells that the service is ready: whoever connects from now on is served."""
+        self._send("READY=1")
+
+    def status(self, text: str) -> None:
+        """Tells people what the service is about, in one line."""
+        self._send(f"STATUS={text}")
+
+    def stopping(self) -> None:
+        """Tells that the service ends."""
+        self._send("STOPPING=1")
+
+    async def keep_alive(self) -> None:
+        """Gives signs of life until it is cancelled, as long as the event loop does not hang."""
+        if self._address is None or self._watchdog is None:
+            return
+        while True:
+            self._send("WATCHDOG=1")
+            await trio.sleep(self._watchdog / 2)
+
+    def _send(self, assignments: str) -> None:
+        if self._address is None:
+            return
+        address = self._address
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+                datagrams.setblocking(False)
+                datagrams.sendto(assignments.encode(), address)
+        except BlockingIOError:
+            # It has enough to read. The next sign of life is soon.
+            pass
+        except OSError as error:
+            # That it does not listen is no reason to stop.
+            log.warning("service_manager_unreachable", reason=error.strerror)
+            self._address = None
