@@ -29,15 +29,10 @@ _BOTH_PROTOCOLS: Final[int] = scard.SCARD_PROTOCOL_T0 | scard.SCARD_PROTOCOL_T1
 class Code(enum.IntEnum):
     """Return codes that are told apart."""
 
-    COMM_ERROR = 0x80100013
-    INVALID_HANDLE = 0x80100003
     NO_READERS_AVAILABLE = 0x8010002E
-    NO_SERVICE = 0x8010001D
     NOT_TRANSACTED = 0x80100016
     READER_UNAVAILABLE = 0x80100017
     RESET_CARD = 0x80100068
-    SECURITY_VIOLATION = 0x8010006A
-    SERVICE_STOPPED = 0x8010001E
     SHARING_VIOLATION = 0x8010000B
     SUCCESS = 0
     TIMEOUT = 0x8010000A
@@ -56,17 +51,6 @@ class PcscError(Exception):
         super().__init__(f"{function}: {scard.SCardGetErrorMessage(code)}")
         self.code: Final = code
 
-    @property
-    def ends_service(self) -> bool:
-        """Whether the service itself is not there, or not for us."""
-        return self.code in {
-            Code.COMM_ERROR,
-            Code.INVALID_HANDLE,
-            Code.NO_SERVICE,
-            Code.SECURITY_VIOLATION,
-            Code.SERVICE_STOPPED,
-        }
-
 
 def _check(function: str, code: int, *allowed: int) -> int:
     code &= _MASK
@@ -80,9 +64,6 @@ class State(enum.IntFlag):
 
     CHANGED = 0x0002
     PRESENT = 0x0020
-    EXCLUSIVE = 0x0080
-    IN_USE = 0x0100
-    MUTE = 0x0200
 
 
 @dataclass(frozen=True, slots=True)
