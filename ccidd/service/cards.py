@@ -17,6 +17,7 @@ from ccidd.service.state import CardRecord, State, StoredMemory
 from ccidd.service.state.memory import apply_pin_file
 from ccidd.service.supply import CardSupply, FixedCard, Protect, unprotected
 from ccidd.service.tokenpin import TokenPin
+from ccidd.service.tokens import TokenSupply
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -34,6 +35,8 @@ def open_supply(options: CardOptions, state: State, protect: Protect = unprotect
     """
     if options.type == PCSC:
         return _open_pcsc(options, protect)
+    if options.one("token") is not None:
+        return TokenSupply(options, state, protect)
     return FixedCard(protect(open_card(options, state)))
 
 

@@ -46,18 +46,34 @@ class Pcscd:
         """What a program outside has to have in its environment to find this pcscd."""
         return {_SOCKET_VARIABLE: str(self.socket)}
 
-    async def run(self, *command: str) -> str:
-        """Runs a program that finds this pcscd; gives what it says."""
+    async def run(
+        self,
+        *command: str,
+        directory: Path = Path("/"),
+        given: bytes = b"",
+        status: int | None = 0,
+    ) -> str:
+        """Runs a program that finds this pcscd, without a terminal; gives what it says.
+
+        Args:
+            command: the program.
+            directory: where it runs.
+            given: its standard input.
+            status: what it must end with, if not None.
+        """
+        # Whoever enters the namespace is at its root.
+        there = ("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(directory))
         with trio.fail_after(_PATIENCE):
             result = await trio.run_process(
-                [*self._enter, *command],
+                ["setsid", "--wait", *self._enter, *there, *command],
+                stdin=given,
                 capture_stdout=True,
                 stderr=subprocess.STDOUT,
                 check=False,
                 env={**os.environ, **self.environ},
             )
         output = result.stdout.decode()
-        assert result.returncode == 0, output
+        assert status in {None, result.returncode}, output
         return output
 
     def kill(self) -> None:

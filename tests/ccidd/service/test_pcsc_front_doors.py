@@ -34,7 +34,7 @@ async def serving_card(
     arguments = (
         *CCIDD,
         f"--transport={transport}",
-        f"--card=pcsc,reader=Virtual*{options}",
+        f"--card=pcsc,reader=Virtual*,policy=manage{options}",
         f"--socket-path={path}",
         f"--state-dir={bench.directory / 'state'}",
     )
