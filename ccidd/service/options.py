@@ -112,6 +112,35 @@ _ANY_TOKEN_SLOTS: Final = 4
 # What goes with cards that are there from the start.
 _NOT_OF_TOKENS: Final = re.compile(r"card|keys|nss|cert.*|pkcs11|pin-file|puk-file|password-file")
 
+_MAX_SECONDS: Final = 86400
+
+PCSC: Final = "pcsc"
+"""The kind of card that is in a reader of this host's."""
+
+PCSC_DESCRIPTION: Final = "the card in one of this host's readers (PC/SC), which others go on using"
+
+_PCSC_OPTIONS: Final[Mapping[str, OptionHelp]] = {
+    "reader": OptionHelp(
+        "NAME",
+        "the reader's name, as `opensc-tool --list-readers` says it, or a pattern (* ? []); of"
+        " several readers, the first that has a card",
+    ),
+    "exclusive": OptionHelp(
+        "on|off", "whether host programs are refused while the guest uses the card; default: off"
+    ),
+    "idle-release": OptionHelp(
+        "SECONDS",
+        "how long the guest may leave the card alone until others get it, 1 to 86400; default: 15."
+        " What it had set up (its PIN) is lost then, and its next command finds a new card",
+    ),
+    "max-hold": OptionHelp(
+        "SECONDS",
+        "after how long others get it though the guest goes on using it, 1 to 86400; default: 60",
+    ),
+}
+"""Of the card in a reader of this host's."""
+
+
 READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "slots": OptionHelp("N", "how many slots it has, 1 to 16; default: one for each --card"),
     "level": OptionHelp(
@@ -175,17 +204,22 @@ class CardOptions:
     @property
     def is_shared(self) -> bool:
         """Whether others use its keys too: it is hardware, or its keys are on a token."""
-        return self.type == "pcsc" or _has_token(self.values)
+        return self.type == PCSC or _has_token(self.values)
 
     @property
     def switches(self) -> frozenset[str]:
         """The options that are on."""
-        known = CARD_TYPES[self.type].switches
-        return frozenset(name for name in known if self.one(name) == "on")
+        return frozenset(name for name in _switches(self.type) if self.one(name) == "on")
+
+
+def _switches(kind: str) -> Collection[str]:
+    return {"exclusive"} if kind == PCSC else CARD_TYPES[kind].switches
 
 
 def card_options(kind: str) -> Mapping[str, OptionHelp]:
     """Gives the options of a kind of card."""
+    if kind == PCSC:
+        return {**_PCSC_OPTIONS, **_GUARD_OPTIONS}
     switches = CARD_TYPES[kind].switches
     on_or_off = {name: OptionHelp("on|off", switches[name]) for name in switches}
     return {**_CARD_OPTIONS, **on_or_off, **_GUARD_OPTIONS}
@@ -213,13 +247,15 @@ def make_card(kind: str, assignments: Sequence[str]) -> CardOptions:
         UserError: As `parse_card`.
     """
     where = f"--card={kind}"
-    if kind not in CARD_TYPES:
+    if kind != PCSC and kind not in CARD_TYPES:
         raise UserError(f"{where}: there is no such type of card; --card=help lists them")
     values = _parse(where, "--card", _joined(assignments), card_options(kind))
-    for name in CARD_TYPES[kind].switches:
+    for name in _switches(kind):
         if values.get(name, ("off",))[0] not in {"on", "off"}:
             raise UserError(f"{where}: the option {name} is on or off")
-    if "token" in values:
+    if kind == PCSC:
+        _check_pcsc(where, values)
+    elif "token" in values:
         _check_token(where, values)
     else:
         _check_sources(where, values, CARD_TYPES[kind].switches)
@@ -266,6 +302,17 @@ def _joined(assignments: Sequence[str]) -> list[str]:
         else:
             joined.append(assignment)
     return joined
+
+
+def _check_pcsc(where: str, values: Mapping[str, tuple[str, ...]]) -> None:
+    if "reader" not in values:
+        raise UserError(
+            f"{where}: the option reader=NAME is missing; `opensc-tool --list-readers` lists them"
+        )
+    for name in ("idle-release", "max-hold"):
+        (value,) = values.get(name, ("1",))
+        if not re.fullmatch("[0-9]{1,5}", value) or not 1 <= int(value) <= _MAX_SECONDS:
+            raise UserError(f"{where}: {name} is a number of seconds, 1 to {_MAX_SECONDS}")
 
 
 def _has_token(values: Mapping[str, tuple[str, ...]]) -> bool:
@@ -336,6 +383,8 @@ def card_help() -> str:
     for name, kind in CARD_TYPES.items():
         lines.append(f"{name}: {kind.description}")
         lines += _describe(card_options(name))
+    lines.append(f"{PCSC}: {PCSC_DESCRIPTION}")
+    lines += _describe(card_options(PCSC))
     lines += [
         "",
         "Without --card, ccidd serves an embedded PIV card, which it makes when it is first needed",
