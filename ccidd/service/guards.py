@@ -58,7 +58,7 @@ def _floor(text: str) -> int:
 
 
 def _confirm(text: str) -> frozenset[Operation]:
-    names = text.split("+")
+    names = text.replace(",", "+").split("+")
     if not set(names) <= CONFIRMABLE:
         raise UserError(f"confirm={text} has something else than sign and decrypt")
     return frozenset(map(Operation, names))

@@ -13,6 +13,7 @@ from ccidd.card.guard.operations import CONFIRMABLE
 from ccidd.errors import UserError
 from ccidd.reader.profile import IDENTITIES
 from ccidd.service.cardtypes import CARD_TYPES
+from ccidd.service.configtable import suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,19 @@ def parse_card(text: str) -> CardOptions:
             each other.
     """
     kind, *assignments = _split(text)
+    return make_card(kind, assignments)
+
+
+def make_card(kind: str, assignments: Sequence[str]) -> CardOptions:
+    """Makes the options of a card.
+
+    Args:
+        kind: its type.
+        assignments: OPTION=VALUE each.
+
+    Raises:
+        UserError: As `parse_card`.
+    """
     where = f"--card={kind}"
     if kind not in CARD_TYPES:
         raise UserError(f"{where}: there is no such type of card; --card=help lists them")
@@ -216,7 +230,19 @@ def parse_reader(text: str) -> Mapping[str, str]:
     Raises:
         UserError: An option is unknown or given twice.
     """
-    values = _parse("--reader", "--reader", _split(text), READER_OPTIONS)
+    return make_reader(_split(text))
+
+
+def make_reader(assignments: Sequence[str]) -> Mapping[str, str]:
+    """Makes the options of a reader.
+
+    Args:
+        assignments: OPTION=VALUE each.
+
+    Raises:
+        UserError: As `parse_reader`.
+    """
+    values = _parse("--reader", "--reader", assignments, READER_OPTIONS)
     return {name: value for name, (value,) in values.items()}
 
 
@@ -228,7 +254,8 @@ def _parse(
         name, equals, value = assignment.partition("=")
         option = _find(name, known)
         if option is None:
-            raise UserError(f"{where}: there is no option {name!r}; {help_option}=help lists them")
+            hint = suggestion(name, known) or f"; {help_option}=help lists them"
+            raise UserError(f"{where}: there is no option {name!r}{hint}")
         if not equals or not value:
             raise UserError(f"{where}: the option {name} needs a value: {name}=...")
         if name in values and not option.repeatable:

@@ -28,17 +28,33 @@ class Pcscd:
             enter += ["--user", "--preserve-credentials"]
         self._enter = enter
 
-    async def run(self, *command: str) -> str:
-        """Runs a program that finds this pcscd; gives what it says."""
+    async def run(
+        self,
+        *command: str,
+        directory: Path = Path("/"),
+        given: bytes = b"",
+        status: int | None = 0,
+    ) -> str:
+        """Runs a program that finds this pcscd, without a terminal; gives what it says.
+
+        Args:
+            command: the program.
+            directory: where it runs.
+            given: its standard input.
+            status: what it must end with, if not None.
+        """
+        # Whoever enters the namespace is at its root.
+        there = ("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(directory))
         with trio.fail_after(_PATIENCE):
             result = await trio.run_process(
-                [*self._enter, *command],
+                ["setsid", "--wait", *self._enter, *there, *command],
+                stdin=given,
                 capture_stdout=True,
                 stderr=subprocess.STDOUT,
                 check=False,
             )
         output = result.stdout.decode()
-        assert result.returncode == 0, output
+        assert status in {None, result.returncode}, output
         return output
 
 
