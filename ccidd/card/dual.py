@@ -13,6 +13,7 @@ old cards that are both, uses neither the discovery object, by which it notices 
 selected a CAC applet meanwhile, nor the card's random numbers, and asks for the PIN more often.
 """
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -39,6 +40,9 @@ from ccidd.keys.key import Credential
 # As on a PIV card: category 80 (compact TLV), and tag F with the AID of PIV. Tag 6 (pre-issuing
 # data) makes the ATR another one, because Windows keeps by it what it has learnt of a card.
 _HISTORICAL_BYTES: Final = HISTORICAL_BYTES + b"\x62CA"
+
+_PRE_ISSUING_DATA: Final = 0x63
+"""The tag, and the length of a part of the GUID in the place of that."""
 
 # A certificate container (SP 800-73-4, part 1, table 10).
 _CERTIFICATE: Final = 0x70
@@ -196,6 +200,7 @@ def dual_card(
     *,
     vendor_extensions: bool = False,
     legacy_rsa: bool = False,
+    guid: uuid.UUID | None = None,
 ) -> EmulatedCard:
     """Makes a card that is both.
 
@@ -207,23 +212,27 @@ def dual_card(
             PIV card application.
         vendor_extensions: as for `piv_card`.
         legacy_rsa: as for `piv_card`.
+        guid: as for `piv_card`.
 
     Raises:
         UserError: The card cannot have one of the keys, or has no identity, or an object in the
             memory is broken.
     """
-    options = PivOptions(vendor_extensions=vendor_extensions, legacy_rsa=legacy_rsa)
+    options = PivOptions(vendor_extensions=vendor_extensions, legacy_rsa=legacy_rsa, guid=guid)
     records = Records(memory)
     pin = Pin(_CacPin(memory.pin(PinReference.APPLICATION_PIN), records))
-    identity = Identity.of(records, credentials.values())
+    identity = Identity.of(records, credentials.values(), guid)
     slots = Slots(credentials, records)
     objects = DataObjects(records, slots, identity, extensions=vendor_extensions)
     keys = _PkiKeys(slots, objects)
     piv = PivApplication(credentials, _PivMemory(memory, pin), options)
     chip = ChipIdentity.of(identity.guid.bytes)
     applets = cac_applets(keys.credentials, chip, stored_contents(memory), pin)
+    historical = _HISTORICAL_BYTES
+    if guid is not None:
+        historical = HISTORICAL_BYTES + bytes([_PRE_ISSUING_DATA]) + guid.bytes[:3]
     return EmulatedCard(
-        ATR(_HISTORICAL_BYTES, INTERFACE),
+        ATR(historical, INTERFACE),
         [piv, *applets],
         # As on a PIV card.
         conventions=Conventions(data_without_le=vendor_extensions),

@@ -24,7 +24,7 @@ from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfigu
 from ccidd.service.daemon import serve
 from ccidd.service.log import LEVELS, configure_log
 from ccidd.service.opening import open_readers
-from ccidd.service.options import card_help, parse_card, parse_reader, reader_help
+from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
     OneLineParser,
     add_state_options,
@@ -212,5 +212,5 @@ def capabilities() -> dict[str, object]:
     features = [name for name in long_options if name not in {"help", "version"}]
     features.append("listen-fds")
     features += [f"transport-{name}" for name in TRANSPORTS]
-    features += [f"card-{name}" for name in CARD_TYPES]
+    features += [f"card-{name}" for name in (*CARD_TYPES, PCSC)]
     return {"type": "smartcard", "features": sorted(features), "version": __version__}

@@ -70,8 +70,16 @@ class ReaderConfiguration:
             raise UserError("one of --socket-path, --fd or --connect is needed")
         if len(given) > 1:
             raise UserError(f"--{given[1]} is not allowed with --{given[0]}")
+        if self.transport == "serial" and any(card.looks_everywhere for card in self.cards):
+            # One of them shows this host's readers, and with them the cards that are served here.
+            raise UserError(
+                "--transport=serial makes a reader of this host: say which PKCS#11 modules to look"
+                " in, other than one for its readers (--card=...,module=PATH)"
+            )
         if self.transport == "vscard" and self.slot_count > 1:
-            raise UserError("--transport=vscard has one slot; give --card once")
+            raise UserError(
+                "--transport=vscard has one slot; give --card once, and token=any with slots=1"
+            )
         if self.transport == "vscard" and self.options:
             raise UserError("--transport=vscard has QEMU's own reader; --reader is for usbredir")
         if self.connect is not None:

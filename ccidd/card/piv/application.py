@@ -57,7 +57,7 @@ class PivApplication(Application):
         self._options = options
         self._records = Records(memory)
         self._slots = Slots(credentials, self._records)
-        identity = Identity.of(self._records, credentials.values())
+        identity = Identity.of(self._records, credentials.values(), options.guid)
         self._objects = DataObjects(
             self._records, self._slots, identity, extensions=options.vendor_extensions
         )
