@@ -34,7 +34,7 @@ from ccidd.service.vscclient.emulation import (
     parse_emulation,
 )
 from ccidd.service.vscclient.readers import Reader, Readers
-from ccidd.service.vscclient.supplies import open_readers
+from ccidd.service.vscclient.supplies import open_sources
 from ccidd.transport.endpoint import Connector, Reconnect
 
 EXIT_USAGE: Final = 4
@@ -159,8 +159,9 @@ def _run(arguments: Sequence[str]) -> None:
     structlog.configure(cache_logger_on_first_use=False)
     _set_debug_level(options.debug)
     with open_state(options) as state:
-        names, supplies = open_readers(emulation, state)
-        slots, fillings = fill(supplies, len(names))
+        sources = open_sources(emulation, state)
+        names = [name for source in sources for name in source.names]
+        slots, fillings = fill([source.supply for source in sources], len(names))
         guest = Slot(name="the guest's slot")
         readers = Readers([Reader(*each) for each in zip(names, slots, strict=True)], guest)
         commands = Commands(readers, options.debug, _set_debug_level)
