@@ -11,7 +11,7 @@ from ccidd.errors import UserError
 from ccidd.service.cardkeys import keys_in
 from ccidd.service.cardtypes import CARD_TYPES, PUK, CardType
 from ccidd.service.keysources import KeySources, pins_from_files
-from ccidd.service.options import CardOptions
+from ccidd.service.options import PCSC, CardOptions
 from ccidd.service.pincodes import pin_on_wire, puk_on_wire
 from ccidd.service.state import CardRecord, State, StoredMemory
 from ccidd.service.state.memory import apply_pin_file
@@ -31,11 +31,22 @@ def open_supply(options: CardOptions, state: State, protect: Protect = unprotect
         protect: what stands between the guest and each card.
 
     Raises:
-        UserError: As `open_card`.
+        UserError: As `open_card`, or what reads this host's readers is not installed.
     """
+    if options.type == PCSC:
+        return _open_pcsc(options, protect)
     if options.one("token") is not None:
         return TokenSupply(options, state, protect)
     return FixedCard(protect(open_card(options, state)))
+
+
+def _open_pcsc(options: CardOptions, protect: Protect) -> CardSupply:
+    try:
+        # pyscard is an optional dependency.
+        from ccidd.service.pcsc import pcsc_supply  # noqa: PLC0415
+    except ImportError as error:
+        raise UserError("--card=pcsc needs pyscard: pip install ccidd[pcsc]") from error
+    return pcsc_supply(options, protect)
 
 
 def open_card(options: CardOptions, state: State) -> Card:

@@ -151,9 +151,9 @@ class TokenPin(PinMemory):
             token.end_login()
 
     @property
-    def is_numeric(self) -> bool:
-        """See `PinMemory.is_numeric`: what a PIN may be is for the token to say."""
-        return False
+    def is_token_pin(self) -> bool:
+        """See `PinMemory.is_token_pin`."""
+        return True
 
     async def set_max_tries(self, count: int) -> None:
         """See `PinMemory.set_max_tries`."""

@@ -60,6 +60,19 @@ def token(softhsm: SoftHsm) -> str:
 
 
 @pytest.fixture
+def opened_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Token]:
+    """The PKCS#11 tokens that a test opens for its cards."""
+    opened: list[Token] = []
+
+    def open_and_tell(uri: str) -> Token:
+        opened.append(open_token(uri))
+        return opened[-1]
+
+    monkeypatch.setattr("ccidd.service.keysources.open_token", open_and_tell)
+    return opened
+
+
+@pytest.fixture
 def files(tmp_path: Path) -> Path:
     pem = private_key_pem(private_key(P_256, 1))
     pem += credential(P_256, 1).certificate.public_bytes(Encoding.PEM)
@@ -159,17 +172,10 @@ async def test_a_guest_changes_the_password_of_a_database(state: State, tmp_path
 
 @pytest.mark.parametrize("kind", ["piv", "cac", "piv+cac"])
 async def test_what_a_pin_opened_ends_with_the_power(
-    state: State, token: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    state: State, token: str, kind: str, opened_tokens: list[Token]
 ) -> None:
-    opened: list[Token] = []
-
-    def open_and_tell(uri: str) -> Token:
-        opened.append(open_token(uri))
-        return opened[-1]
-
-    monkeypatch.setattr("ccidd.service.keysources.open_token", open_and_tell)
     card = open_card(parse_card(f"{kind},pkcs11={token.replace('?', ';object=second?')}"), state)
-    (on_token,) = opened
+    (on_token,) = opened_tokens
     verifications = {"piv": [(PIV, 0x80)], "cac": [(ACA, 0)], "piv+cac": [(PIV, 0x80), (ACA, 0)]}
     for aid, reference in verifications[kind]:
         for end in (card.power_on, card.power_off):
@@ -191,6 +197,43 @@ def private_keys(token: Token) -> int:
         return len(session.cryptoki.objects("CKO_PRIVATE_KEY"))
     finally:
         token._pool.give_back(session)
+
+
+@pytest.mark.parametrize("kind", ["piv", "cac", "own PIN"])
+async def test_a_pin_that_somebody_else_has_changed_must_be_entered_again(
+    state: State, softhsm: SoftHsm, files: Path, opened_tokens: list[Token], kind: str
+) -> None:
+    token = softhsm.add("a token", [StoredKey(P_256, b"\1", "key")])
+    (files / "password").write_bytes(b"123456")
+    pins = f",pin-file={files}/pin,password-file={files}/password" if kind == "own PIN" else ""
+    on_piv = kind != "cac"
+    card = open_card(parse_card(f"{'piv' if on_piv else kind},pkcs11={token}{pins}"), state)
+    await card.power_on()
+    aid = bytes.fromhex(PIV if on_piv else "A0000000790100")
+    await transmit(card, CommandAPDU(0, 0xA4, 4, 0, aid, 256))
+
+    async def verified(pin: str) -> int:
+        data = pin.encode().ljust(8, b"\xff") if pin else b""
+        return (await transmit(card, CommandAPDU(0, 0x20, 0, 0x80 * on_piv, data))).sw
+
+    async def signed() -> int:
+        if on_piv:
+            return await sign(card, 0x9A, P_256)
+        return (await transmit(card, CommandAPDU(0x80, 0x42, 0, 0, bytes(32), 256))).sw
+
+    assert await verified("111111" if pins else "123456") == 0x9000
+    assert await signed() == 0x9000
+    softhsm.set_pin("a token", b"123456", b"222222")
+    for session in opened_tokens[0]._pool._sessions:
+        session.cryptoki.kill()  # it would know the PIN as it was when it began
+    if pins:
+        assert await signed() == 0x6F00
+        assert await verified("") == 0x9000
+    else:
+        assert await signed() == (0x6982 if on_piv else 0x6985)
+        assert await verified("") == 0x63C2
+        assert await verified("222222") == 0x9000
+        assert await signed() == 0x9000
 
 
 async def test_the_cac_side_stays_open_while_piv_is_deselected(state: State, token: str) -> None:

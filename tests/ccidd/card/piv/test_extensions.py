@@ -217,7 +217,7 @@ async def test_a_key_is_deleted() -> None:
     host = await provisioned()
     await host.generate(0x9E, KeyAlgorithm.P_256)
     assert await host.sw(0xF6, 0xFF, 0x9E) == 0x9000
-    assert (await host.use(0x9E, b"\1", KeyAlgorithm.P_256)).sw == 0x6A86
+    assert (await host.use(0x9E, b"\1", KeyAlgorithm.P_256)).sw == 0x6A80
     assert await host.sw(0xF6, 0xFF, 0x9E) == 0x6A88
     assert "piv/key/9E" not in host.memory.contents
     # The attestation key can be deleted too.
@@ -246,8 +246,8 @@ async def test_a_configured_key_can_be_deleted_but_not_moved() -> None:
     ("destination", "source", "sw"),
     [
         pytest.param(0x82, 0x83, 0x6A88, id="nothing there"),
-        pytest.param(0x9A, 0x9A, 0x6985, id="to itself"),
-        pytest.param(0x9C, 0x9A, 0x6985, id="onto another"),
+        pytest.param(0x9A, 0x9A, 0x6A80, id="to itself"),
+        pytest.param(0x9C, 0x9A, 0x6A80, id="onto another"),
         pytest.param(0x9B, 0x9A, 0x6A86, id="onto the administration key"),
         pytest.param(0x82, 0x9B, 0x6A86, id="the administration key"),
         pytest.param(0x82, 0xF9, 0x6A86, id="the attestation key"),
@@ -368,7 +368,7 @@ async def test_a_reset_hides_configured_keys_from_who_then_has_the_pin() -> None
     await block(host)
     assert await host.sw(0xFB, 0, 0) == 0x9000
     for card in (host, await inserted(keys, memory, vendor_extensions=True)):
-        assert (await card.use(0x9E, b"\1", KeyAlgorithm.P_256)).sw == 0x6A86
+        assert (await card.use(0x9E, b"\1", KeyAlgorithm.P_256)).sw == 0x6A80
         assert (await card.get_data(0x5FC101)).sw == 0x6A82
 
 
