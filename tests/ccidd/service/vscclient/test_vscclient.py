@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program as its users run it, beside an emulated QEMU that listens."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,9 @@ from ccid_protocol import vscard
 from ccid_protocol.apdu import CommandAPDU
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.service.vscclient.cli import main
+from passthrough import bench, new_piv_card
+from piv import SELECT as SELECT_PIV
+from programs import run_ccidd
 from qemu_peer import QemuPeer
 from terminal import new_terminal
 from tokens import PIN as TOKEN_PIN
@@ -241,6 +245,24 @@ async def test_certificates_may_be_on_a_token_of_a_module(
     assert "module 'SoftHSM': " in result.stderr
 
 
+async def test_a_guest_cannot_block_the_card(database: Path, tmp_path: Path, environ: None) -> None:
+    options = ["-e", emul_args(database, soft("id-cert"))]
+    async with (
+        listening() as qemu,
+        running(*options, *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        await peer.transmit(SELECT_PKI[0])
+        answers = [(await peer.transmit(WRONG_VERIFY)).hex() for _ in range(3)]
+        assert answers == ["63c1", "63c0", "6983"]
+        assert (await peer.transmit(VERIFY)).hex() == "6983"
+        (card,) = json.loads(run_ccidd("card", "list", "--json").stdout)
+        assert card["pins"][0]["tries_left"] == 1
+        assert run_ccidd("card", "unblock", card["guid"]).returncode == 0
+        assert (await peer.transmit(VERIFY)).hex() == "9000"
+
+
 async def test_two_may_have_the_same_database(
     database: Path, tmp_path: Path, environ: None
 ) -> None:
@@ -303,6 +325,26 @@ async def test_what_is_no_hardware_is_not_served_unasked(
         await client.sees("> ")
         assert (await client.does("list")).count("(hardware)") == (4 if use == "yes" else 0)
         assert "my token" not in await client.does("list")
+
+
+@pytest.mark.parametrize("options", [["-p"], ["-e", "passthru"], ["-e", "hw_type=PASSTHRU"]])
+async def test_a_card_of_a_host_s_reader_is_passed_through(
+    options: list[str], tmp_path: Path, environ: None
+) -> None:
+    async with (
+        bench(tmp_path, new_piv_card()) as host,
+        listening() as qemu,
+        running(*options, *qemu.arguments, tmp_path=tmp_path) as client,
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        assert (await peer.transmit(bytes.fromhex(SELECT_PIV)))[-2:] == b"\x90\x00"
+        await client.sees("> ")
+        assert (await client.does("list")).startswith("Active Readers:\n  0 CARD_PRESENT PC/SC\n")
+        host.reader.remove()
+        await peer.until(lambda: peer.atr is None)
+        host.reader.insert(new_piv_card())
+        await peer.until(lambda: peer.atr)
 
 
 def test_a_database_without_modules_has_no_hardware(database: Path, environ: None) -> None:
