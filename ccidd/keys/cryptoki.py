@@ -56,6 +56,13 @@ class TokenFlags(enum.IntFlag):
     USER_PIN_LOCKED = 0x00040000
 
 
+class SlotFlags(enum.IntFlag):
+    """What a slot says of itself (2.40, 3.2, CK_SLOT_INFO), as far as it matters here."""
+
+    REMOVABLE_DEVICE = 0x2
+    HW_SLOT = 0x4
+
+
 @dataclass(frozen=True, slots=True)
 class LibraryInfo:
     """What a module says of itself (CK_INFO), less the padding."""
@@ -79,6 +86,7 @@ class TokenInfo:
     flags: TokenFlags
     max_sessions: int
     """Sessions that one program may have at a time; 0 or less means that it is not limited."""
+    slot_flags: SlotFlags
 
     def is_same_token(self, other: "TokenInfo") -> bool:
         """Tells whether this is the other token, perhaps in another slot."""
@@ -157,6 +165,18 @@ class Cryptoki:
     def tokens(self) -> list[TokenInfo]:
         """Tells of all tokens that are there."""
         return [_token_info(info) for info in self._call("tokens")]
+
+    def wait(self, seconds: float) -> None:
+        """Waits until a token comes or goes (C_WaitForSlotEvent).
+
+        Args:
+            seconds: how long; after that the process is killed, as nothing else ends such a call.
+        """
+        self._call("wait", _timeout=seconds)
+
+    def refresh(self) -> None:
+        """Has `tokens` find what came and went, with modules that look at their start alone."""
+        self._call("refresh")
 
     def token(self, slot: int) -> TokenInfo:
         """Tells of the token in a slot."""
@@ -239,22 +259,23 @@ class Cryptoki:
         """Kills the process, whatever it is doing; a call in another thread fails."""
         self._process.kill()
 
-    def _call(self, call: str, **arguments: object) -> Any:
-        line = self._exchange(json.dumps({"call": call, **arguments}).encode() + b"\n")
+    def _call(self, call: str, *, _timeout: float | None = None, **arguments: object) -> Any:
+        timeout = self._timeout if _timeout is None else _timeout
+        request = json.dumps({"call": call, **arguments}).encode() + b"\n"
+        line = self._exchange(request, time.monotonic() + timeout)
         if line is None:
             self.kill()
-            raise CryptokiError(f"no answer to {call} within {self._timeout:g} s")
+            raise CryptokiError(f"no answer to {call} within {timeout:g} s")
         answer: Mapping[str, Any] = json.loads(line)
         if "error" in answer:
             raise CryptokiError(answer["error"])
         return answer["result"]
 
-    def _exchange(self, request: bytes) -> bytes | None:
+    def _exchange(self, request: bytes, deadline: float) -> bytes | None:
         """Sends a line, and gives the one that comes back; None if it does not come in time."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         requests, answers = self._process.stdin.fileno(), self._process.stdout.fileno()
-        deadline = time.monotonic() + self._timeout
         try:
             while request:
                 if not _wait_for(requests, select.POLLOUT, deadline):
@@ -295,6 +316,7 @@ def _token_info(info: Mapping[str, Any]) -> TokenInfo:
         _unpadded(info["serial"]),
         TokenFlags(info["flags"]),
         info["max_sessions"],
+        SlotFlags(info["slot_flags"]),
     )
 
 

@@ -12,12 +12,15 @@ module itself prints is lost. The end of the input is the end of the process.
 Source: PKCS #11 Cryptographic Token Interface Base Specification Version 2.40.
 """
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import PyKCS11
@@ -80,9 +83,14 @@ def _check(rv: int) -> None:
 
 
 class _Worker:
-    """One module, and at most one session with one of its tokens."""
+    """One module, and at most one session with one of its tokens.
 
-    def __init__(self) -> None:
+    Args:
+        requests: the descriptor that requests come from.
+    """
+
+    def __init__(self, requests: int) -> None:
+        self._requests = requests
         self._library = PyKCS11.PyKCS11Lib()
         self._slot = 0
         self._session: Any = None
@@ -114,6 +122,22 @@ class _Worker:
                 continue
         return found
 
+    def wait(self) -> None:
+        """Waits until a token comes or goes; the end of the requests ends the process meanwhile."""
+        with _ended_by(self._requests):
+            self._library.waitForSlotEvent()
+
+    def refresh(self) -> None:
+        """Has the module look for tokens anew, if it may do so at its initialisation alone.
+
+        Modules of real readers look each time they are asked, and would read all cards again.
+        """
+        slots = self._library.getSlotList()
+        if any(self._library.getSlotInfo(s).flags & PyKCS11.CKF_HW_SLOT for s in slots):
+            return
+        _check(self._library.lib.C_Finalize())
+        _check(self._library.lib.C_Initialize())
+
     def token(self, slot: int) -> dict[str, object]:
         """Tells of the token in a slot."""
         slot_info = self._library.getSlotInfo(slot)
@@ -122,6 +146,7 @@ class _Worker:
             "slot": slot,
             "slot_description": slot_info.slotDescription,
             "slot_manufacturer": slot_info.manufacturerID,
+            "slot_flags": slot_info.flags,
             "label": info.label,
             "manufacturer": info.manufacturerID,
             "model": info.model,
@@ -242,6 +267,24 @@ class _Worker:
             self._session.destroyObject(secret)
 
 
+@contextlib.contextmanager
+def _ended_by(requests: int) -> Iterator[None]:
+    """Has the kernel end the process (by SIGIO) as soon as its input has anything, or ends.
+
+    A module that waits never comes back to look. Nor does the usual time limit end it.
+    """
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    flags = fcntl.fcntl(requests, fcntl.F_GETFL)
+    fcntl.fcntl(requests, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(requests, fcntl.F_SETFL, flags | os.O_ASYNC)
+    try:
+        if select.select([requests], [], [], 0)[0]:
+            sys.exit()
+        yield
+    finally:
+        fcntl.fcntl(requests, fcntl.F_SETFL, flags)
+
+
 def _answer(worker: _Worker, line: str) -> dict[str, object]:
     request = json.loads(line)
     try:
@@ -270,8 +313,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     time_limit = float(sys.argv[1])
-    worker = _Worker()
     with os.fdopen(_take_away(0)) as requests, os.fdopen(_take_away(1), "w") as answers:
+        worker = _Worker(requests.fileno())
         for line in requests:
             # SIGALRM ends the process even if a module never comes back.
             signal.setitimer(signal.ITIMER_REAL, time_limit)

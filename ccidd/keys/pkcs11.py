@@ -4,7 +4,6 @@
 Source: RFC 7512; PKCS #11 Cryptographic Token Interface Base Specification Version 2.40.
 """
 
-import sysconfig
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,17 +13,32 @@ from ccidd.keys.cryptoki import LibraryInfo, TokenFlags, TokenInfo
 from ccidd.keys.files import read_secret
 from ccidd.keys.inventory import Wanted, find_credentials
 from ccidd.keys.key import KeyUnavailableError
+from ccidd.keys.modules import module_of
 from ccidd.keys.sessions import TokenSource, connect
 from ccidd.keys.token import LoginResult, Token
+from ccidd.keys.tokenwatch import PresentToken
 from ccidd.keys.uri import Pkcs11Uri, parse_uri
 
-__all__ = ["MAX_SESSIONS", "TIMEOUT", "LoginResult", "Token", "open_token"]
+__all__ = [
+    "MAX_SESSIONS",
+    "TIMEOUT",
+    "LoginResult",
+    "PinRefusedError",
+    "Token",
+    "matches",
+    "open_present_token",
+    "open_token",
+]
 
 TIMEOUT: Final = 60.0
 """Seconds that a token may take for anything; some wait for their holder to touch them."""
 
 MAX_SESSIONS: Final = 4
 """Sessions with a token at a time: few cards share one, and each costs a process."""
+
+
+class PinRefusedError(UserError):
+    """A token has another PIN than the one of `pin-source`, which has cost it a try."""
 
 
 def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SESSIONS) -> Token:
@@ -43,21 +57,48 @@ def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SE
         UserError: The URI is wrong, the token cannot be used, or has no such key.
     """
     parsed = parse_uri(uri)
-    if parsed.type not in {None, "cert", "private"}:
-        raise UserError(f"a PKCS#11 URI with type={parsed.type}, but a card needs a private key")
-    pin = _pin(parsed.pin_source) if parsed.pin_source is not None else None
+    module = module_of(parsed)
+    if module is None:
+        # p11-kit would name all modules of the machine, and one of them may use this very reader.
+        raise UserError("a PKCS#11 URI without ?module-path=, the path of the PKCS#11 module")
     source = TokenSource(
         name="the PKCS#11 token" if parsed.token is None else f"the token {parsed.token!r}",
-        module=_module(parsed),
+        module=module,
         parameters=None,
-        matches=partial(_matches, parsed),
+        matches=partial(matches, parsed),
         timeout=timeout,
     )
+    return _open(source, None, parsed, max_sessions)
+
+
+def open_present_token(present: PresentToken, uri: Pkcs11Uri, *, timeout: float = TIMEOUT) -> Token:
+    """Opens a PKCS#11 token that was seen, and finds its keys; see `open_token`. Blocks.
+
+    Args:
+        present: the token.
+        uri: which of its keys are wanted, and where its PIN is, if it is needed to see them.
+        timeout: seconds that the token may take for anything.
+
+    Raises:
+        UserError: It is there no more, cannot be used, or has no such key.
+    """
+
+    def is_it(_library: LibraryInfo, token: TokenInfo) -> bool:
+        return not present.number or token.slot == present.info.slot
+
+    source = TokenSource(f"the token {present.info.label!r}", present.module, None, is_it, timeout)
+    return _open(source, present.info, uri, MAX_SESSIONS)
+
+
+def _open(source: TokenSource, known: TokenInfo | None, uri: Pkcs11Uri, max_sessions: int) -> Token:
+    if uri.type not in {None, "cert", "private"}:
+        raise UserError(f"a PKCS#11 URI with type={uri.type}, but a card needs a private key")
+    pin = _pin(uri.pin_source) if uri.pin_source is not None else None
     try:
-        token = Token(source, connect(source), max_sessions)
+        token = Token(source, connect(source, known), max_sessions)
         try:
             _check(token, pin)
-            token.set_credentials(find_credentials(token, Wanted(parsed.object, parsed.id)))
+            token.set_credentials(find_credentials(token, Wanted(uri.object, uri.id)))
         except BaseException:
             token.close()
             raise
@@ -79,7 +120,7 @@ def _check(token: Token, pin: bytes | None) -> None:
         )
     result = token.login_sync(pin)
     if result is not LoginResult.OK:
-        raise UserError(f"the PIN of pin-source= for {token.name} is {result.value}")
+        raise PinRefusedError(f"the PIN of pin-source= for {token.name} is {result.value}")
 
 
 def _pin(pin_source: str) -> bytes:
@@ -90,38 +131,7 @@ def _pin(pin_source: str) -> bytes:
     return read_secret(Path(path))
 
 
-def _module(uri: Pkcs11Uri) -> str:
-    """Gives the path of the module."""
-    if uri.module_path is not None:
-        if not uri.module_path.startswith("/"):
-            raise UserError("a PKCS#11 URI whose module-path is no absolute path")
-        if not Path(uri.module_path).is_file():
-            raise UserError(f"there is no PKCS#11 module {uri.module_path}")
-        return uri.module_path
-    if uri.module_name is None:
-        # p11-kit would name all modules of the machine, and one of them may use this very reader.
-        raise UserError("a PKCS#11 URI without ?module-path=, the path of the PKCS#11 module")
-    if "/" in uri.module_name:
-        raise UserError("a PKCS#11 URI whose module-name is a path; use module-path")
-    directories = _module_directories()
-    for directory in directories:
-        # RFC 7512, 2.3: less what the platform puts before and behind the name.
-        for file in (f"{uri.module_name}.so", f"lib{uri.module_name}.so"):
-            if (directory / file).is_file():
-                return str(directory / file)
-    raise UserError(
-        f"there is no PKCS#11 module {uri.module_name!r} in"
-        f" {', '.join(map(str, directories))}; use module-path"
-    )
-
-
-def _module_directories() -> list[Path]:
-    """Where distributions put PKCS#11 modules."""
-    triplet = sysconfig.get_config_var("MULTIARCH") or ""
-    return [Path("/usr/lib", triplet, "pkcs11"), Path("/usr/lib64/pkcs11"), Path("/usr/lib/pkcs11")]
-
-
-def _matches(uri: Pkcs11Uri, library: LibraryInfo, token: TokenInfo) -> bool:
+def matches(uri: Pkcs11Uri, library: LibraryInfo, token: TokenInfo) -> bool:
     """Tells whether a URI names a token: RFC 7512, 2.3, whatever it has must be the same."""
     pairs = (
         (uri.token, token.label),

@@ -2,21 +2,23 @@
 """The kinds of cards: what `--card` and `ccidd card create` can make."""
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ccidd.card.cac.card import PIN_REFERENCE as CAC_PIN
 from ccidd.card.cac.card import cac_card
+from ccidd.card.cac.pki import is_supported
 from ccidd.card.card import Card
 from ccidd.card.dual import dual_card
 from ccidd.card.memory import CardMemory
 from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.management_key import ManagementKey
+from ccidd.card.piv.options import PivOptions
 from ccidd.card.piv.personalisation import factory_contents
 from ccidd.card.piv.references import RETIRED_KEYS, KeyReference, PinReference
 from ccidd.errors import UserError
-from ccidd.keys.key import Credential, KeyAlgorithm
+from ccidd.keys.key import Credential, KeyAlgorithm, PrivateKey
 from ccidd.service.certificates import Purpose
 
 PUK: Final[int] = PinReference.PUK
@@ -29,7 +31,11 @@ class CardMaker(Protocol):
     """Makes a card."""
 
     def __call__(
-        self, credentials: Mapping[int, Credential], memory: CardMemory, switches: Collection[str]
+        self,
+        credentials: Mapping[int, Credential],
+        memory: CardMemory,
+        switches: Collection[str],
+        guid: uuid.UUID | None = None,
     ) -> Card:
         """Makes it.
 
@@ -37,6 +43,7 @@ class CardMaker(Protocol):
             credentials: its keys, by key reference.
             memory: what it remembers.
             switches: the options of its kind that are on.
+            guid: the GUID of one that changes places with others, and so shows it in its ATR.
         """
 
 
@@ -52,6 +59,7 @@ class CardType:
         pin: the key reference of its PIN.
         switches: options that are on or off, and what they are for.
         make: makes one.
+        takes: tells whether one can have a key, with the options that are on.
         has_piv: whether the PIV card application is on it, which keeps keys in the memory.
         is_given_keys: whether it is to be given the keys in its memory when it is made.
     """
@@ -62,6 +70,7 @@ class CardType:
     pin: int
     switches: Mapping[str, str]
     make: CardMaker
+    takes: Callable[[PrivateKey, Collection[str]], bool]
     has_piv: bool = True
     is_given_keys: bool = True
 
@@ -119,32 +128,51 @@ _PIV_SWITCHES: Final[Mapping[str, str]] = {
 
 
 def _make_piv_card(
-    credentials: Mapping[int, Credential], memory: CardMemory, switches: Collection[str]
+    credentials: Mapping[int, Credential],
+    memory: CardMemory,
+    switches: Collection[str],
+    guid: uuid.UUID | None = None,
 ) -> Card:
     return piv_card(
         _by_reference(credentials),
         memory,
         vendor_extensions="vendor-extensions" in switches,
         legacy_rsa="legacy-rsa" in switches,
+        guid=guid,
     )
 
 
 def _make_cac_card(
-    credentials: Mapping[int, Credential], memory: CardMemory, switches: Collection[str]
+    credentials: Mapping[int, Credential],
+    memory: CardMemory,
+    switches: Collection[str],
+    guid: uuid.UUID | None = None,
 ) -> Card:
     assert not switches
-    return cac_card(list(credentials.values()), memory)
+    return cac_card(list(credentials.values()), memory, guid)
 
 
 def _make_dual_card(
-    credentials: Mapping[int, Credential], memory: CardMemory, switches: Collection[str]
+    credentials: Mapping[int, Credential],
+    memory: CardMemory,
+    switches: Collection[str],
+    guid: uuid.UUID | None = None,
 ) -> Card:
     return dual_card(
         _by_reference(credentials),
         memory,
         vendor_extensions="vendor-extensions" in switches,
         legacy_rsa="legacy-rsa" in switches,
+        guid=guid,
     )
+
+
+def _piv_takes(key: PrivateKey, switches: Collection[str]) -> bool:
+    return PivOptions(legacy_rsa="legacy-rsa" in switches).takes(key.algorithm)
+
+
+def _cac_takes(key: PrivateKey, _switches: Collection[str]) -> bool:
+    return is_supported(key)
 
 
 def _by_reference(credentials: Mapping[int, Credential]) -> dict[KeyReference, Credential]:
@@ -159,6 +187,7 @@ CARD_TYPES: Final[Mapping[str, CardType]] = {
         PinReference.APPLICATION_PIN,
         _PIV_SWITCHES,
         _make_piv_card,
+        _piv_takes,
         is_given_keys=False,
     ),
     "cac": CardType(
@@ -168,6 +197,7 @@ CARD_TYPES: Final[Mapping[str, CardType]] = {
         CAC_PIN,
         {},
         _make_cac_card,
+        _cac_takes,
         has_piv=False,
     ),
     "piv+cac": CardType(
@@ -177,6 +207,7 @@ CARD_TYPES: Final[Mapping[str, CardType]] = {
         PinReference.APPLICATION_PIN,
         _PIV_SWITCHES,
         _make_dual_card,
+        _piv_takes,
     ),
 }
 

@@ -56,6 +56,8 @@ class StoredKey:
     always_authenticate: bool = False
     may_sign: bool = True
     may_decrypt: bool = True
+    is_hidden: bool = False
+    """Whether its certificate is seen after a login only."""
 
 
 class SoftHsm:
@@ -89,15 +91,27 @@ class SoftHsm:
             session.login(SO_PIN, PyKCS11.CKU_SO)
             session.initPin(PIN)
             session.logout()
-            session.login(PIN)
-            for key in keys:
-                for template in _templates(key):
-                    session.createObject(template)
-            session.logout()
+            _put(session, keys)
             session.closeSession()
         finally:
             library.unload()
         return uri(token=label)
+
+    def put(self, label: str, keys: Sequence[StoredKey]) -> None:
+        """Puts further keys on a token."""
+        library = PyKCS11.PyKCS11Lib()
+        library.load(SOFTHSM)
+        try:
+            (slot,) = [
+                slot
+                for slot in library.getSlotList(tokenPresent=True)
+                if library.getTokenInfo(slot).label.strip() == label
+            ]
+            session = library.openSession(slot, PyKCS11.CKF_RW_SESSION)
+            _put(session, keys)
+            session.closeSession()
+        finally:
+            library.unload()
 
     def remove(self) -> None:
         """Takes all tokens out."""
@@ -120,6 +134,14 @@ def uri(module: str = SOFTHSM, *, pin_file: Path | None = None, **attributes: st
     path = ";".join(f"{name}={quote(value, safe='%')}" for name, value in attributes.items())
     pin = f"&pin-source=file:{pin_file}" if pin_file is not None else ""
     return f"pkcs11:{path}?module-path={module}{pin}"
+
+
+def _put(session: PyKCS11.Session, keys: Sequence[StoredKey]) -> None:
+    session.login(PIN)
+    for key in keys:
+        for template in _templates(key):
+            session.createObject(template)
+    session.logout()
 
 
 def _templates(key: StoredKey) -> list[Template]:
@@ -150,7 +172,7 @@ def _templates(key: StoredKey) -> list[Template]:
                 (PyKCS11.CKA_CLASS, PyKCS11.CKO_CERTIFICATE),
                 *common,
                 (PyKCS11.CKA_CERTIFICATE_TYPE, PyKCS11.CKC_X_509),
-                (PyKCS11.CKA_PRIVATE, PyKCS11.CK_FALSE),
+                (PyKCS11.CKA_PRIVATE, _flag(key.is_hidden)),
                 (PyKCS11.CKA_SUBJECT, certificate.subject.public_bytes()),
                 (PyKCS11.CKA_VALUE, certificate.public_bytes(Encoding.DER)),
             ]
@@ -231,6 +253,11 @@ def nss_database(directory: Path, keys: dict[str, tuple[KeyAlgorithm, int]], pas
         _run("pk12util", "-i", file, *database, "-k", password_file, "-W", "transport")
         file.unlink()
     return directory
+
+
+def register_module(database: Path, name: str, library: str | Path) -> None:
+    """Has an NSS database list a PKCS#11 module, as modutil does it."""
+    _run("modutil", "-force", "-dbdir", f"sql:{database}", "-add", name, "-libfile", library)
 
 
 def _run(*command: str | Path) -> None:

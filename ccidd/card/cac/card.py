@@ -5,6 +5,7 @@ Its memory has the PIN, and under the name of an object ("cac/0200", the identif
 the data objects in it: SIMPLE-TLV, one after the other. Objects without a name hold nothing.
 """
 
+import uuid
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,7 +33,11 @@ PIN_REFERENCE: Final = 0x00
 """The reference of the PIN."""
 
 # That of a CAC in use, for T=0 alone, by which clients know it: "sfte cd144".
-_ATR: Final = ATR(b"sfte cd144", (InterfaceBytes(ta=0x18, tb=0x00, tc=0x00),))
+_HISTORICAL_BYTES: Final = b"sfte cd144"
+_INTERFACE: Final = (InterfaceBytes(ta=0x18, tb=0x00, tc=0x00),)
+
+_MARK_SIZE: Final = 5
+"""Bytes that the historical bytes have room for yet."""
 
 _CONVENTIONS: Final = Conventions(
     nothing_to_give=StatusWord.REFERENCED_DATA_NOT_FOUND,
@@ -42,13 +47,18 @@ _CONVENTIONS: Final = Conventions(
 )
 
 
-def cac_card(credentials: Sequence[Credential], memory: CardMemory) -> EmulatedCard:
+def cac_card(
+    credentials: Sequence[Credential], memory: CardMemory, guid: uuid.UUID | None = None
+) -> EmulatedCard:
     """Makes a CAC.
 
     Args:
         credentials: its keys and their certificates, 1 to 16. Clients take the first for
             identification, the second for signatures, the third for encryption.
         memory: where its PIN is remembered, and what it holds beside certificates.
+        guid: the identity of a card that changes places with others; its ATR then has a part of it,
+            since hosts keep by the ATR what they have learnt of a card. By default its identity
+            follows from its first certificate.
 
     Raises:
         UserError: There are too many keys, or none, or one that such a card cannot have; or an
@@ -58,10 +68,12 @@ def cac_card(credentials: Sequence[Credential], memory: CardMemory) -> EmulatedC
         raise UserError(f"a CAC has 1 to {MAX_PKI_APPLETS} keys, not {len(credentials)}")
     stored = [_stored(credential) for credential in credentials]
     pin = Pin(memory.pin(PIN_REFERENCE))
-    identity = ChipIdentity.of(credentials[0].certificate_der())
+    mark = b"" if guid is None else guid.bytes[:_MARK_SIZE]
+    identity = ChipIdentity.of(credentials[0].certificate_der() if guid is None else guid.bytes)
     applets = cac_applets(lambda: stored, identity, stored_contents(memory), pin)
     nothing = GscApplication(b"", pin)
-    return EmulatedCard(_ATR, [*applets, PlugAndPlay(pin)], nothing, _CONVENTIONS)
+    atr = ATR(_HISTORICAL_BYTES + mark, _INTERFACE)
+    return EmulatedCard(atr, [*applets, PlugAndPlay(pin)], nothing, _CONVENTIONS)
 
 
 def _stored(credential: Credential) -> PkiCredential:

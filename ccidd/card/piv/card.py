@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A card with the PIV card application on it."""
 
+import uuid
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,6 +18,9 @@ HISTORICAL_BYTES: Final = bytes.fromhex("80F9A00000030800001000")
 
 By it OpenSC knows a PIV card without trying.
 """
+
+_ISSUER_DATA: Final = 0x53
+"""ISO/IEC 7816-4:2013, 12.1.1: card issuer's data (tag 5), three bytes for which there is room."""
 
 INTERFACE: Final = (
     InterfaceBytes(ta=0x11, protocol=0),
@@ -35,6 +39,7 @@ def piv_card(
     *,
     vendor_extensions: bool = False,
     legacy_rsa: bool = False,
+    guid: uuid.UUID | None = None,
 ) -> EmulatedCard:
     """Makes a PIV card.
 
@@ -44,14 +49,17 @@ def piv_card(
             card's come from `piv.personalisation`.
         vendor_extensions: whether it has the instructions of `piv.extensions`.
         legacy_rsa: whether it takes RSA keys of 1024 bits.
+        guid: the GUID of a card that changes places with others; its ATR then has a part of it,
+            since hosts keep by the ATR what they have learnt of a card.
 
     Raises:
         UserError: The card cannot have one of the keys, or has no identity.
     """
-    options = PivOptions(vendor_extensions=vendor_extensions, legacy_rsa=legacy_rsa)
+    options = PivOptions(vendor_extensions=vendor_extensions, legacy_rsa=legacy_rsa, guid=guid)
     application = PivApplication(credentials, memory, options)
+    mark = b"" if guid is None else bytes([_ISSUER_DATA]) + guid.bytes[:3]
     return EmulatedCard(
-        ATR(HISTORICAL_BYTES, INTERFACE),
+        ATR(HISTORICAL_BYTES + mark, INTERFACE),
         [application],
         # The tools for the extensions leave Le away: their own cards do not know T=0.
         conventions=Conventions(data_without_le=vendor_extensions),

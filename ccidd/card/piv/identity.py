@@ -28,13 +28,20 @@ class Identity:
     expires: str
 
     @classmethod
-    def of(cls, records: Records, credentials: Collection[Credential]) -> Self:
+    def of(
+        cls, records: Records, credentials: Collection[Credential], guid: uuid.UUID | None = None
+    ) -> Self:
         """Gives the identity that a card was given, or else one that follows from its keys.
+
+        Args:
+            records: what the card remembers; a GUID there is the card's.
+            credentials: its keys from outside.
+            guid: its GUID otherwise, if it does not follow from the keys.
 
         Raises:
             UserError: It was given none, and has no keys from outside.
         """
-        guid, expires = records.guid(), records.expires()
+        guid, expires = records.guid() or guid, records.expires()
         if credentials:
             guid = guid or guid_of(credentials)
             last = max(c.certificate.not_valid_after_utc for c in credentials)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How one PIV card differs from others by its configuration."""
 
+import uuid
 from dataclasses import dataclass
 
 from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS
@@ -16,10 +17,12 @@ class PivOptions:
             with them keys whose PIN rule is chosen when they are made, retired keys that are
             generated, key agreement with any key, and further data objects.
         legacy_rsa: whether it takes RSA keys of 1024 bits.
+        guid: its GUID, unless its memory has one; by default it follows from its keys.
     """
 
     vendor_extensions: bool = False
     legacy_rsa: bool = False
+    guid: uuid.UUID | None = None
 
     def takes(self, algorithm: KeyAlgorithm) -> bool:
         """Tells whether the card can have keys of an algorithm."""

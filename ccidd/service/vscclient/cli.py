@@ -19,11 +19,13 @@ import structlog
 import trio
 
 from ccidd import __version__
+from ccidd.card.guard.guest import Guest
 from ccidd.errors import UserError
 from ccidd.reader.slot import Slot
 from ccidd.service.daemon import serve
 from ccidd.service.log import configure_log
 from ccidd.service.parser import OneLineParser, add_state_options, open_standard_streams, open_state
+from ccidd.service.served import SocketReader
 from ccidd.service.supply import fill
 from ccidd.service.vscclient.commands import Commands
 from ccidd.service.vscclient.emulation import (
@@ -34,8 +36,9 @@ from ccidd.service.vscclient.emulation import (
     parse_emulation,
 )
 from ccidd.service.vscclient.readers import Reader, Readers
-from ccidd.service.vscclient.supplies import open_readers
+from ccidd.service.vscclient.supplies import Sources
 from ccidd.transport.endpoint import Connector, Reconnect
+from ccidd.transport.vscard import serve_vscard
 
 EXIT_USAGE: Final = 4
 EXIT_CONNECTION: Final = 5
@@ -159,18 +162,26 @@ def _run(arguments: Sequence[str]) -> None:
     structlog.configure(cache_logger_on_first_use=False)
     _set_debug_level(options.debug)
     with open_state(options) as state:
-        names, supplies = open_readers(emulation, state)
-        slots, fillings = fill(supplies, len(names))
-        guest = Slot(name="the guest's slot")
-        readers = Readers([Reader(*each) for each in zip(names, slots, strict=True)], guest)
+        guest = Guest()
+        sources = Sources(emulation, state, guest).open()
+        names = [name for source in sources for name in source.names]
+        slots, fillings = fill([source.supply for source in sources], len(names))
+        seen = Slot(name="the guest's slot")
+        readers = Readers([Reader(*each) for each in zip(names, slots, strict=True)], seen)
         commands = Commands(readers, options.debug, _set_debug_level)
 
         async def take_commands() -> None:
             await connector.reached.wait()
             await commands.run()
 
-        others = [readers.run, take_commands]
-        served = trio.run(partial(serve, lambda: connector, guest, fillings, others=others))
+        reader = SocketReader(
+            [seen],
+            lambda: connector,
+            partial(serve_vscard, slot=seen),
+            background=[*(each.run for each in fillings), readers.run, take_commands],
+            guest=guest,
+        )
+        served = trio.run(serve, [reader])
     if not served:
         print(f"ccidd-vscclient: {connector.failure}", file=sys.stderr)  # noqa: T201 (its last word)
         sys.exit(EXIT_CONNECTION)
