@@ -512,6 +512,16 @@ async def test_what_was_counted_outlives_the_card(state: State) -> None:
     assert (await pin.tries_left(), await pin.max_tries()) == (5, 5)
 
 
+async def test_tries_that_are_kept_from_guests_are_not_spent(state: State) -> None:
+    state.note_card(GUID, "piv")
+    token = FlaggedToken()
+    pin = TokenPin(state, GUID, 0x80, cast("Any", [token]), keep=1)
+    for _ in range(4):
+        assert not await pin.compare(b"000000\xff\xff")
+    assert await pin.tries_left() == 1
+    assert len(token.pins) == 2
+
+
 async def test_a_blocked_pin_is_not_shown_to_the_token(state: State) -> None:
     token = FlaggedToken()
     pin = token_pin(state, token)
