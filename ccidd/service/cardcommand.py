@@ -160,7 +160,7 @@ def _add_import(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
         commands,
         "import",
         _import,
-        "put keys and certificates from files on a card",
+        "put keys, certificates and PIV data objects from files on a card",
         default=False,
     )
     importing.add_argument(
@@ -169,7 +169,8 @@ def _add_import(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
         nargs="+",
         type=path,
         help="PKCS#12 or PEM: private keys with their certificates, or certificates alone for"
-        " keys that are on the card",
+        " keys that are on the card. TAG=FILE, such as 5FC102=chuid: a PIV data object, with or"
+        " without the 53 around it, or a certificate as one",
     )
     importing.add_argument(
         "--key",
