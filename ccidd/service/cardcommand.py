@@ -203,7 +203,10 @@ def _add_pin_commands(commands: "argparse._SubParsersAction[OneLineParser]") -> 
     add_secret_options(resetting, "new-pin", "what it is to be, instead of a random one,")
     for command in (changing, unblocking, resetting):
         command.add_argument(
-            "--which", choices=("pin", "puk"), default="pin", help="default: the PIN"
+            "--which",
+            choices=("pin", "puk", "global"),
+            default="pin",
+            help="the PIN (the default), the PUK, or the global PIN of a PIV card",
         )
 
 

@@ -16,7 +16,7 @@ from ccid_protocol.errors import RemoteProtocolError
 from ccidd.card.application import CardError
 from ccidd.card.piv.contents import certificate_container
 from ccidd.card.piv.objects import CONTAINERS, EXTENSION_TAGS, UNWRAPPED, check_discovery, have_room
-from ccidd.card.piv.records import is_object_name, object_name
+from ccidd.card.piv.records import ABSENT, is_object_name, object_name
 from ccidd.card.piv.references import KeyReference, ObjectTag
 from ccidd.errors import UserError
 from ccidd.keys.files import read_file
@@ -40,6 +40,7 @@ def read_object(tag: int, file: Path, record: CardRecord) -> dict[str, bytes]:
     Args:
         tag: its tag.
         file: what is inside the data object 53, or all of it; or a certificate (X.509, PEM or DER).
+            An empty one hides the object.
         record: the card.
 
     Raises:
@@ -65,6 +66,8 @@ def check_room(contents: Mapping[str, bytes], record: CardRecord) -> None:
 def _content(tag: int, file: Path) -> bytes:
     """Gives what the card stores: what is inside the data object 53, or the whole of some."""
     raw = read_file(file)
+    if not raw:
+        return ABSENT
     if tag in _CERTIFICATE_TAGS:
         certificate = _certificate(raw)
         if certificate is not None:

@@ -313,7 +313,7 @@ def test_the_puk_unblocks(
     assert matches(state, alice, 0x80, b"654321")
     assert tries(state, 0x81) == 3
     message = refused(card, "unblock", alice, "--with-puk", "--which=puk", right, new)
-    assert "the PUK is not unblocked by itself" in message
+    assert "the PUK does not unblock the PUK" in message
 
 
 def test_a_pin_is_reset_and_shown(
@@ -482,7 +482,7 @@ async def object_of(state: State, name: str, tag: str) -> bytes:
     host = await selected(served)
     tags = tlv.encode(0x5C, bytes.fromhex(tag))
     response = await transmit(host, CommandAPDU(0, 0xCB, 0x3F, 0xFF, tags, 65536, extended=True))
-    assert response.sw == 0x9000
+    assert response.sw == 0x9000, f"{response.sw:04X}"
     return response.data
 
 
@@ -538,6 +538,42 @@ def test_keys_and_data_objects_are_imported_together_or_not_at_all(
     card("import", alice, key_files["third"], good)
     assert keys(state, alice) == ["9A P-256"]
     assert trio.run(object_of, state, alice, "5FC102") == tlv.encode(0x53, CHUID)
+
+
+def test_an_empty_file_takes_an_object_away(
+    card: Command, state: State, key_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """As of a retired key whose certificate is not on the card."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    card("create", "bob", "--empty")
+    card("import", "bob", "--key=82", key_files["third"], f"5FC10D={empty}")
+    with pytest.raises(AssertionError, match="6A82"):
+        trio.run(object_of, state, "bob", "5FC10D")
+    assert keys(state, "bob") == ["82 P-256"]
+
+
+def test_the_global_pin_is_set(
+    card: Command, alice: str, state: State, secret: Callable[[str], Path]
+) -> None:
+    """The discovery object that is imported decides whether it is used."""
+    assert "has no global PIN; `ccidd card reset-pin --which=global`" in refused(
+        card, "unblock", alice, "--which=global"
+    )
+    shown = card("reset-pin", alice, "--which=global")
+    pin = re.search(r"^global PIN (\d+)$", shown, re.MULTILINE)
+    assert pin
+    assert matches(state, alice, 0x00, pin[1].encode().ljust(8, b"\xff"))
+    card(
+        *("change-pin", alice, "--which=global"),
+        *(f"--pin-file={secret(pin[1])}", f"--new-pin-file={secret('87654321')}"),
+    )
+    assert matches(state, alice, 0x00, b"87654321")
+    assert "global PIN 3 of 3 tries left" in card("show", alice)
+    message = refused(card, "unblock", alice, "--which=global", "--with-puk")
+    assert "the PUK does not unblock the global PIN" in message
+    card("create", "common", "--type=cac", "--empty")
+    assert "has no global PIN" in refused(card, "reset-pin", "common", "--which=global")
 
 
 def test_data_objects_that_are_too_much_for_the_card(
