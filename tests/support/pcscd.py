@@ -23,6 +23,7 @@ class Pcscd:
     """A pcscd in a mount namespace of its own, which holds its socket."""
 
     def __init__(self, process: trio.Process) -> None:
+        self.pid = process.pid
         enter = ["nsenter", f"--target={process.pid}", "--mount"]
         if os.geteuid():
             enter += ["--user", "--preserve-credentials"]

@@ -8,12 +8,23 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import structlog
 import trio
 
+from ccidd.card.card import Card
+from ccidd.card.piv.card import piv_card
+from ccidd.card.piv.references import KeyReference
 from ccidd.keys import tokenwatch
-from ccidd.keys.cryptoki import Cryptoki
+from ccidd.keys.cryptoki import Cryptoki, CryptokiError
+from ccidd.keys.key import KeyAlgorithm
+from ccidd.keys.modules import configured_modules
 from ccidd.keys.tokenwatch import PresentToken, TokenWatch
+from ccidd.reader.slot import Slot
+from ccidd.transport.serial import serial_model
+from credentials import credential
+from pcscd import pcscd, serving
+from piv import new_memory
 from tokens import SOFTHSM, SoftHsm
 
 SOON = 1.5
@@ -157,3 +168,87 @@ async def test_a_module_that_cannot_be_loaded_is_tried_ever_later(tmp_path: Path
             assert seen.history[-1] == []
     assert [entry["event"] for entry in logs] == ["token_module_failed"] * 3
     assert [entry["again_in"] for entry in logs] == [0.25, 0.5, 1]
+
+
+# A module that waits for its tokens: OpenSC's, with a card in a reader of pcscd's.
+
+
+@pytest.fixture
+def opensc() -> str:
+    return next(module for module in configured_modules() if "opensc" in module)
+
+
+@pytest.fixture
+def piv() -> Card:
+    keys = {KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256)}
+    return piv_card(keys, new_memory())
+
+
+@pytest.fixture
+def socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where modules look for pcscd."""
+    socket = tmp_path / "pcscd.comm"
+    monkeypatch.setenv("PCSCLITE_CSOCK_NAME", str(socket))
+    return socket
+
+
+@asynccontextmanager
+async def reader(socket: Path, slot: Slot) -> AsyncIterator[None]:
+    """A pcscd with a reader, with its socket at a place that others see."""
+    link = socket.parent / "reader"
+    model = serial_model(1).name
+    async with serving(link, [slot]), pcscd(link, model) as host:
+        socket.unlink(missing_ok=True)
+        socket.symlink_to(f"/proc/{host.pid}/root/run/pcscd/pcscd.comm")
+        yield
+
+
+async def test_cards_are_seen_when_they_come_and_go(socket: Path, opensc: str, piv: Card) -> None:
+    slot = Slot()
+    async with reader(socket, slot), watching(opensc) as seen:
+        await seen.labels(within=10)
+        for _ in range(2):
+            # Nothing is asked again and again meanwhile.
+            await trio.sleep(1.5)
+            told = len(seen.history)
+            slot.insert(piv)
+            await seen.labels("test P-256 0", within=10)
+            slot.remove()
+            await seen.labels(within=5)
+            assert len(seen.history) == told + 2
+        began = trio.current_time()
+    assert workers() == []
+    assert trio.current_time() - began < 5
+
+
+async def test_a_pcscd_that_comes_and_goes_takes_its_cards_along(
+    socket: Path, opensc: str, piv: Card
+) -> None:
+    async with watching(opensc) as seen:
+        await seen.labels(within=10)
+        for _ in range(2):
+            async with reader(socket, Slot(piv)):
+                await seen.labels("test P-256 0", within=10)
+            await seen.labels(within=5)
+
+
+async def test_a_process_that_waits_ends_with_those_who_wait_for_it(
+    socket: Path, opensc: str
+) -> None:
+    async with reader(socket, Slot()):
+        cryptoki = Cryptoki(10)
+        # The reader is this process's own.
+        await trio.to_thread.run_sync(cryptoki.load, opensc)
+        await trio.to_thread.run_sync(cryptoki.tokens)
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(CryptokiError, match="has ended"):
+                    await trio.to_thread.run_sync(cryptoki.wait, 60)
+
+            nursery.start_soon(wait)
+            await trio.sleep(0.5)
+            began = trio.current_time()
+            cryptoki.end()
+        assert trio.current_time() - began < 1
+        cryptoki.close()
