@@ -7,8 +7,10 @@ the CAC applets lasts until the card is reset. The tries are common, and a wrong
 ends both. A key has the rule for the PIN of the side that it is used through: the CAC knows no "PIN
 always".
 
-Clients that know both take such a card for a PIV card: OpenSC's driver for it comes first, and
-learns from a CardURL in the card capability container of PIV that there is a CAC beside it.
+Clients that know both take such a card for a PIV card, because OpenSC's driver for it comes first.
+The card capability container of PIV names no CAC applets (CardURLs): OpenSC then thinks of certain
+old cards that are both, uses neither the discovery object, by which it notices that somebody has
+selected a CAC applet meanwhile, nor the card's random numbers, and asks for the PIN more often.
 """
 
 import uuid
@@ -18,7 +20,6 @@ from typing import Final
 from ccid_protocol import tlv
 from ccid_protocol.atr import ATR
 from ccid_protocol.errors import RemoteProtocolError
-from ccidd.card.cac.capabilities import pki_card_urls
 from ccidd.card.cac.card import cac_applets, stored_contents
 from ccidd.card.cac.keys import MAX_CERTIFICATE_SIZE, ChipIdentity, PkiCredential
 from ccidd.card.cac.pki import is_supported
@@ -49,15 +50,11 @@ _CERTIFICATE_INFORMATION: Final = 0x71
 _COMPRESSED: Final = 0x01
 
 
-class _WatchedPin(PinMemory):
-    """The PIN of the PIV side, which ends what the CAC side's has opened when it must.
+class _CommonPin(PinMemory):
+    """The PIN's memory, as one of the sides sees it."""
 
-    The other way round there is nothing to end: while a CAC applet is selected, PIV has no status.
-    """
-
-    def __init__(self, memory: PinMemory, other: Pin) -> None:
+    def __init__(self, memory: PinMemory) -> None:
         self._memory = memory
-        self._other = other
 
     async def tries_left(self) -> int:
         """See `PinMemory.tries_left`."""
@@ -69,33 +66,77 @@ class _WatchedPin(PinMemory):
 
     async def compare(self, candidate: bytes) -> bool:
         """See `PinMemory.compare`."""
-        matches = await self._memory.compare(candidate)
+        return await self._memory.compare(candidate)
+
+    async def change(self, new: bytes) -> None:
+        """See `PinMemory.change`."""
+        await self._memory.change(new)
+
+    async def replace(self, current: bytes, new: bytes) -> None:
+        """See `PinMemory.replace`."""
+        await self._memory.replace(current, new)
+
+    def end(self) -> None:
+        """See `PinMemory.end`."""
+        self._memory.end()
+
+    @property
+    def is_token_pin(self) -> bool:
+        """See `PinMemory.is_token_pin`."""
+        return self._memory.is_token_pin
+
+    async def set_max_tries(self, count: int) -> None:
+        """See `PinMemory.set_max_tries`."""
+        await self._memory.set_max_tries(count)
+
+
+class _CacPin(_CommonPin):
+    """The PIN of the CAC side; a change there is one that the PIV side tells of."""
+
+    def __init__(self, memory: PinMemory, records: Records) -> None:
+        super().__init__(memory)
+        self._records = records
+
+    async def replace(self, current: bytes, new: bytes) -> None:
+        """See `PinMemory.replace`."""
+        await super().replace(current, new)
+        await self._records.note_pin_changed(PinReference.APPLICATION_PIN)
+
+
+class _PivPin(_CommonPin):
+    """The PIN of the PIV side, which ends what the CAC side's has opened when it must.
+
+    The other way round there is nothing to end: while a CAC applet is selected, PIV has no status.
+    """
+
+    def __init__(self, memory: PinMemory, other: Pin) -> None:
+        super().__init__(memory)
+        self._other = other
+
+    async def compare(self, candidate: bytes) -> bool:
+        """See `PinMemory.compare`."""
+        matches = await super().compare(candidate)
         if not matches:
             self._other.end()
         return matches
 
     async def change(self, new: bytes) -> None:
         """See `PinMemory.change`."""
-        self._other.end()
-        await self._memory.change(new)
+        self._other.verified = False
+        await super().change(new)
 
     async def replace(self, current: bytes, new: bytes) -> None:
         """See `PinMemory.replace`."""
-        self._other.end()
-        await self._memory.replace(current, new)
+        self._other.verified = False
+        await super().replace(current, new)
 
     def end(self) -> None:
         """See `PinMemory.end`: the CAC side may still need what is open, and ends with the card."""
 
-    @property
-    def is_numeric(self) -> bool:
-        """See `PinMemory.is_numeric`."""
-        return self._memory.is_numeric
-
     async def set_max_tries(self, count: int) -> None:
         """See `PinMemory.set_max_tries`."""
-        self._other.end()
-        await self._memory.set_max_tries(count)
+        self._other.verified = False
+        await super().set_max_tries(count)
 
 
 class _PivMemory(CardMemory):
@@ -117,7 +158,7 @@ class _PivMemory(CardMemory):
     def pin(self, reference: int) -> PinMemory:
         """See `CardMemory.pin`."""
         pin = self._memory.pin(reference)
-        return _WatchedPin(pin, self._other) if reference == PinReference.APPLICATION_PIN else pin
+        return _PivPin(pin, self._other) if reference == PinReference.APPLICATION_PIN else pin
 
 
 class _PkiKeys:
@@ -178,18 +219,13 @@ def dual_card(
             memory is broken.
     """
     options = PivOptions(vendor_extensions=vendor_extensions, legacy_rsa=legacy_rsa, guid=guid)
-    pin = Pin(memory.pin(PinReference.APPLICATION_PIN))
     records = Records(memory)
+    pin = Pin(_CacPin(memory.pin(PinReference.APPLICATION_PIN), records))
     identity = Identity.of(records, credentials.values(), guid)
     slots = Slots(credentials, records)
     objects = DataObjects(records, slots, identity, extensions=vendor_extensions)
     keys = _PkiKeys(slots, objects)
-    piv = PivApplication(
-        credentials,
-        _PivMemory(memory, pin),
-        options,
-        card_urls=lambda: pki_card_urls(len(keys.credentials())),
-    )
+    piv = PivApplication(credentials, _PivMemory(memory, pin), options)
     chip = ChipIdentity.of(identity.guid.bytes)
     applets = cac_applets(keys.credentials, chip, stored_contents(memory), pin)
     historical = _HISTORICAL_BYTES

@@ -11,6 +11,25 @@ import trio
 
 from ccid_protocol.apdu import StatusWord, tries_left
 from ccidd.card.application import CardError
+from ccidd.keys.key import KeyUnavailableError, LoginNeededError
+
+PIN_SIZE: Final = 8
+"""Bytes of a PIN on the wire, filled up with `PIN_PADDING`."""
+
+PIN_PADDING: Final = b"\xff"
+
+_MIN_DIGITS: Final = 6
+
+
+def is_well_formed(pin: bytes, *, numeric: bool = True) -> bool:
+    """Tells whether this, as it is on the wire, can be a PIN: six to eight digits, or anything.
+
+    Source: SP 800-73-4, part 2, 2.4.3; CACs have the same.
+    """
+    digits = pin.rstrip(PIN_PADDING)
+    if numeric and not (len(digits) >= _MIN_DIGITS and digits.isdigit()):
+        return False
+    return len(pin) == PIN_SIZE and len(digits) > 0
 
 
 class PinMemory(ABC):
@@ -60,9 +79,12 @@ class PinMemory(ABC):
         """Hears that the PIN's holder has to enter it again; does not wait for anything."""
 
     @property
-    def is_numeric(self) -> bool:
-        """Whether it has the form that the card application prescribes; a token's may be any."""
-        return True
+    def is_token_pin(self) -> bool:
+        """Whether it is the PIN of the token that the keys are on.
+
+        Such a PIN may be anything, and its comparison opens the keys.
+        """
+        return False
 
     @abstractmethod
     async def set_max_tries(self, count: int) -> None:
@@ -101,6 +123,26 @@ class Pin:
                 )
             self.verified = True
 
+    async def change(self, current: bytes, new: bytes) -> None:
+        """Compares the PIN, and sets it to another if it is right.
+
+        Raises:
+            CardError: It is wrong or blocked, as for `verify`, or cannot be changed to that.
+        """
+        # A host that goes away in between finds a PIN that is the old one or the new one.
+        with trio.CancelScope(shield=True):
+            await self.verify(current)
+            await self.memory.replace(current, new)
+
+    async def check_not_blocked(self) -> None:
+        """Refuses what needs a try when none is left, whatever else is wrong with it.
+
+        Raises:
+            CardError: 6983.
+        """
+        if not await self.memory.tries_left():
+            raise CardError(StatusWord.AUTHENTICATION_METHOD_BLOCKED)
+
     async def check_status(self) -> None:
         """Answers the question whether the PIN is verified, which costs no try.
 
@@ -111,6 +153,16 @@ class Pin:
             return
         left = await self.memory.tries_left()
         raise CardError(tries_left(left) if left else StatusWord.AUTHENTICATION_METHOD_BLOCKED)
+
+    def must_be_entered_again(self, error: KeyUnavailableError) -> bool:
+        """Tells whether a key is unavailable until the PIN is verified again; then ends its status.
+
+        So it is if the PIN is that of the key's token, which somebody has changed elsewhere, say.
+        """
+        again = isinstance(error, LoginNeededError) and self.memory.is_token_pin
+        if again:
+            self.end()
+        return again
 
     def end(self) -> None:
         """Ends what the PIN has opened."""

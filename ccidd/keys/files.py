@@ -107,7 +107,7 @@ def load_credentials(path: Path, password: bytes | None) -> list[Credential]:
         if b"-----BEGIN " in content:
             credentials = parse_pem(content, password)
         else:
-            credentials = [_load_pkcs12(content, password, path)]
+            credentials = [_load_pkcs12(content, password)]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     for credential in credentials:
@@ -115,7 +115,7 @@ def load_credentials(path: Path, password: bytes | None) -> list[Credential]:
     return credentials
 
 
-def _load_pkcs12(content: bytes, password: bytes | None, path: Path) -> Credential:
+def _load_pkcs12(content: bytes, password: bytes | None) -> Credential:
     try:
         store = pkcs12.load_pkcs12(content, password)
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -129,15 +129,22 @@ def _load_pkcs12(content: bytes, password: bytes | None, path: Path) -> Credenti
         raise UserError("holds no private key")
     credential = _with_certificate(local_key(store.key), certificates)
     for certificate in certificates:
-        # Of several keys in a file cryptography reads the first, and does not tell of the others.
-        if certificate != credential.certificate and not is_issuer(certificate):
-            log.warning(
-                "certificate_left_out",
-                where=str(path),
-                subject=certificate.subject.rfc4514_string(),
-                advice="of a PKCS#12 file one key is used; put several into a PEM file",
+        if _is_of_another_key(certificate, certificates, credential.key):
+            raise UserError(
+                f"holds a certificate of another key ({certificate.subject.rfc4514_string()}), and"
+                " of a PKCS#12 file one key is read; make a PEM file of it"
+                " (openssl pkcs12 -in FILE -out FILE.pem)"
             )
     return credential
+
+
+def _is_of_another_key(
+    certificate: x509.Certificate, certificates: Sequence[x509.Certificate], key: PrivateKey
+) -> bool:
+    """Tells whether a file holds another key, of which `cryptography` does not tell."""
+    others = [each for each in certificates if each != certificate]
+    issues_others = any(each.issuer == certificate.subject for each in others)
+    return not (is_issuer(certificate) or issues_others or _is_for(certificate, key))
 
 
 def _refuse_der(content: bytes) -> None:
@@ -222,11 +229,14 @@ def _load_pem_key(label: str, block: bytes, password: bytes | None) -> PrivateKe
 
 def _with_certificate(key: PrivateKey, certificates: Sequence[x509.Certificate]) -> Credential:
     for certificate in certificates:
-        try:
-            is_for_key = certificate.public_key() == key.public_key
-        except (ValueError, UnsupportedAlgorithm):
-            # It is perhaps an issuer's, of a kind that keys here do not have.
-            continue
-        if is_for_key:
+        if _is_for(certificate, key):
             return Credential(key, certificate)
     raise UserError(f"holds no certificate for its {key.algorithm.value} key")
+
+
+def _is_for(certificate: x509.Certificate, key: PrivateKey) -> bool:
+    try:
+        return certificate.public_key() == key.public_key
+    except (ValueError, UnsupportedAlgorithm):
+        # It is perhaps an issuer's, of a kind that keys here do not have.
+        return False

@@ -88,6 +88,10 @@ class KeyUnavailableError(Exception):
     """
 
 
+class LoginNeededError(KeyUnavailableError):
+    """A key cannot be used before its token is logged in."""
+
+
 class PrivateKey(ABC):  # noqa: B024 (its kinds have nothing else in common)
     """A private key, and its public half."""
 

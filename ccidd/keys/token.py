@@ -20,7 +20,12 @@ from typing import Final, TypeVar
 import trio
 
 from ccidd.keys.cryptoki import PROCESS_ENDED, CryptokiError, TokenFlags, TokenInfo, TokenObject
-from ccidd.keys.key import Credential, InvalidInputError, KeyUnavailableError
+from ccidd.keys.key import (
+    Credential,
+    InvalidInputError,
+    KeyUnavailableError,
+    LoginNeededError,
+)
 from ccidd.keys.sessions import Session, SessionPool, TokenSource, connect
 
 _T = TypeVar("_T")
@@ -293,7 +298,7 @@ class Token:
     def _change_pin(self, new: bytes) -> ChangeResult:
         pin = self._login.pin
         if pin is None:
-            raise KeyUnavailableError(f"{self.name} is not logged in")
+            raise LoginNeededError(f"{self.name} is not logged in")
         if not new or b"\0" in new:
             # An empty one would leave a database open to all.
             return ChangeResult.UNFIT
@@ -371,7 +376,7 @@ class Token:
         except CryptokiError as error:
             if error.reason == "CKR_USER_NOT_LOGGED_IN" and not self.is_logged_in:
                 self._give_back(session)
-                raise KeyUnavailableError(f"{self.name} is not logged in") from error
+                raise LoginNeededError(f"{self.name} is not logged in") from error
             self._pool.discard(session)
             if error.reason in _PIN_REFUSED:
                 # One key wants its PIN each time (CKA_ALWAYS_AUTHENTICATE).
@@ -421,5 +426,5 @@ class Token:
                     raise
             session.login_number = login.number
 
-    def _other_pin(self) -> KeyUnavailableError:
-        return KeyUnavailableError(f"{self.name} has another PIN now; it must be entered again")
+    def _other_pin(self) -> LoginNeededError:
+        return LoginNeededError(f"{self.name} has another PIN now; it must be entered again")

@@ -26,6 +26,7 @@ from ccidd.keys.key import (
     InvalidInputError,
     KeyAlgorithm,
     KeyUnavailableError,
+    LoginNeededError,
     PrivateKey,
     PublicKey,
     RsaKey,
@@ -96,7 +97,7 @@ class _KeyOnToken:
             if self._name.is_name_of(key):
                 return key
         if self.token.needs_login and not self.token.is_logged_in:
-            raise KeyUnavailableError(f"{self.token.name} is not logged in")
+            raise LoginNeededError(f"{self.token.name} is not logged in")
         raise KeyNotFoundError(
             f"{self.token.name} has no private key for its certificate {self._name.label!r}"
         )

@@ -294,6 +294,8 @@ class CcidSlot:
             self._fail(command, error)
 
     async def _carry_out(self, command: _Slow, scope: trio.CancelScope) -> None:
+        # For the log, whatever comes to speak on the way to the card.
+        structlog.contextvars.bind_contextvars(slot=command.slot)
         with scope:
             # A command may be ended before its task begins.
             await trio.lowlevel.checkpoint_if_cancelled()

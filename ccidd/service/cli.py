@@ -10,59 +10,36 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
 from typing import Final
 
-import structlog
 import trio
 
 from ccidd import __version__
 from ccidd.errors import UserError
-from ccidd.reader.profile import Level, ReaderProfile
-from ccidd.reader.usb_reader import UsbReader
-from ccidd.service import cardcommand, embedded
-from ccidd.service.cards import open_stored_card, open_supply
+from ccidd.service import cardcommand
 from ccidd.service.cardtypes import CARD_TYPES
-from ccidd.service.cardview import card_view, describe
-from ccidd.service.daemon import serve, serve_line, serve_reader
+from ccidd.service.configfile import DEFAULT_FILE, load_configuration
+from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
+from ccidd.service.daemon import serve
 from ccidd.service.log import LEVELS, configure_log
-from ccidd.service.options import (
-    CardOptions,
-    card_help,
-    parse_card,
-    parse_reader,
-    reader_help,
-)
+from ccidd.service.opening import open_readers
+from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
     OneLineParser,
     add_state_options,
     open_standard_streams,
-    open_state,
+    open_state_in,
     path,
-    state_directory,
 )
-from ccidd.service.readers import pin_source, reader_profile, with_pin_entry
-from ccidd.service.state import State
-from ccidd.service.supply import CardSupply, FixedCard, fill
-from ccidd.service.trace import Trace, open_trace
-from ccidd.transport.endpoint import (
-    Connector,
-    Endpoint,
-    adopt,
-    listen,
-    take_systemd_fd,
-)
-from ccidd.transport.serial import PseudoTerminal, serial_model, serve_serial
-from ccidd.transport.sockets import name_of
+from ccidd.transport.endpoint import take_systemd_fds
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-_TRANSPORTS: Final = ("usbredir", "vscard", "serial")
+# What says where a reader is, and what it is like; a configuration file says it itself.
+_SOCKETS: Final = ("socket_path", "fd", "connect")
+_READERS: Final = ("transport", "reader", "card", "trace", "unsafe_trace_secrets")
 
 _EPILOG: Final = """\
-One of --socket-path, --fd, --connect, or a socket from systemd is needed. With QEMU:
+One of --socket-path, --fd, --connect, --config, or a socket from systemd is needed. With QEMU:
 
   ccidd --socket-path=/run/user/1000/card.sock
   qemu-system-x86_64 ... -chardev socket,id=card,path=/run/user/1000/card.sock \\
@@ -123,8 +100,7 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument(
         "--transport",
-        choices=_TRANSPORTS,
-        default=_TRANSPORTS[0],
+        choices=TRANSPORTS,
         help="what QEMU speaks on the socket: usbredir (usb-redir; the default) or vscard"
         " (usb-ccid with ccid-card-passthru); or serial: no QEMU, but a pseudo-terminal for this"
         " host's pcscd, with a link to it at --socket-path",
@@ -141,6 +117,13 @@ def _parser() -> OneLineParser:
         default=[],
         help="the card in the next slot (default: an embedded PIV card); --card=help explains",
     )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=path,
+        help="instead of all these: a file with any number of readers, in TOML (default:"
+        f" {DEFAULT_FILE}, if it is there and no socket is given)",
+    )
     add_state_options(parser)
     parser.add_argument(
         "--trace",
@@ -153,9 +136,7 @@ def _parser() -> OneLineParser:
         action="store_true",
         help="write PINs and keys into the trace as well",
     )
-    parser.add_argument(
-        "--log-level", choices=LEVELS, default="info", help="what to log (default: info)"
-    )
+    parser.add_argument("--log-level", choices=LEVELS, help="what to log (default: info)")
     return parser
 
 
@@ -166,132 +147,58 @@ def _run(arguments: Sequence[str]) -> None:
         print(card_help() if "help" in options.card else reader_help())  # noqa: T201 (asked for)
         return
     try:
-        systemd_fd = take_systemd_fd(os.environ)
-        _check_sockets(options, systemd_fd)
-        card_options = [parse_card(text) for text in options.card]
-        slot_count = sum(card.slot_count for card in card_options)
-        _check_transport(options, card_options, slot_count)
-        connector = None if options.connect is None else Connector(options.connect)
-        reader_options = parse_reader(options.reader) if options.reader else {}
-        place = _place(options, systemd_fd)
-        profile = _reader_profile(options, reader_options, place, slot_count)
+        configuration = _configuration(options)
     except UserError as error:
         parser.error(str(error))
-    configure_log(options.log_level)
-    with open_state(options) as state:
-        supplies = _open_supplies(card_options, state)
-        pins = pin_source(reader_options)
-        slots, fillings = fill(supplies, profile.slots)
-        profile = with_pin_entry(profile, pins)
-        trace = _open_trace(options, profile)
-        open_endpoint = partial(_open_endpoint, options, connector, systemd_fd)
-        match options.transport:
-            case "serial":
-                line = PseudoTerminal(options.socket_path)
-                on_line = partial(serve_serial, line, slots, profile, pins, trace)
-                trio.run(serve_line, line, slots, on_line, fillings)
-                served = True
-            case "vscard":
-                served = trio.run(serve, open_endpoint, slots[0], fillings, trace)
-            case _:
-                device = UsbReader(slots, profile, pins, trace)
-                served = trio.run(serve_reader, open_endpoint, slots, device, fillings)
+    configure_log(options.log_level or configuration.log_level or "info")
+    directory = options.state_dir or configuration.state_dir
+    key_file = options.state_key_file or configuration.state_key_file
+    with open_state_in(directory, key_file) as state:
+        readers = open_readers(configuration, state)
+        served = trio.run(serve, readers)
     if not served:
         sys.exit(1)
 
 
-def _open_trace(options: argparse.Namespace, profile: ReaderProfile) -> Trace | None:
-    if options.trace is None:
-        return None
-    with_secrets: bool = options.unsafe_trace_secrets
-    return open_trace(options.trace, options.transport, profile, with_secrets=with_secrets)
+def _configuration(options: argparse.Namespace) -> Configuration:
+    """Gives what the command line says, or the file that it names."""
+    systemd_fds = take_systemd_fds(os.environ)
+    sockets = [name for name in _SOCKETS if getattr(options, name) is not None]
+    file = options.config
+    if file is None and not sockets and DEFAULT_FILE.exists():
+        file = DEFAULT_FILE
+    if file is not None:
+        others = [*sockets, *(name for name in _READERS if getattr(options, name))]
+        if others:
+            other = others[0].replace("_", "-")
+            raise UserError(f"--{other} is not allowed with the file {file}: put it there")
+        return load_configuration(file, dict(systemd_fds))
+    return Configuration((_reader(options, sockets, [fd for _name, fd in systemd_fds]),))
 
 
-def _place(options: argparse.Namespace, systemd_fd: int | None) -> str:
-    """Names where the reader is served: no two are served at the same place of a host."""
-    if chosen := options.socket_path or options.connect:
-        return str(chosen)
-    fd = options.fd if systemd_fd is None else systemd_fd
-    return name_of(fd) or f"{state_directory(options).absolute()}/fd {fd}"
-
-
-def _reader_profile(
-    options: argparse.Namespace, given: Mapping[str, str], place: str, slot_count: int
-) -> ReaderProfile:
-    if options.transport == "serial":
-        if given.get("level", Level.TPDU.value) != Level.TPDU.value:
-            raise UserError("--transport=serial exchanges TPDUs alone; leave out --reader=level=…")
-        given = {**given, "level": Level.TPDU.value}
-    profile = reader_profile(given, cards=max(1, slot_count), place=place)
-    if options.transport == "serial":
-        return replace(profile, slots=serial_model(profile.slots).slots)
-    return profile
-
-
-def _check_transport(
-    options: argparse.Namespace, card_options: Sequence[CardOptions], slot_count: int
-) -> None:
-    """Holds what the reader is to be against what the transport can carry."""
-    if options.transport == "serial" and any(card.looks_everywhere for card in card_options):
-        # One of them shows this host's readers, and with them the cards that are served here.
+def _reader(
+    options: argparse.Namespace, sockets: Sequence[str], systemd_fds: Sequence[int]
+) -> ReaderConfiguration:
+    if systemd_fds and sockets:
+        option = sockets[0].replace("_", "-")
+        raise UserError(f"--{option} is not allowed with a socket from systemd (LISTEN_FDS)")
+    if len(systemd_fds) > 1:
         raise UserError(
-            "--transport=serial makes a reader of this host: say which PKCS#11 modules to look in,"
-            " other than one for its readers (--card=...,module=PATH)"
+            f"systemd passed {len(systemd_fds)} sockets; one reader needs one, and several readers"
+            " need a file (--config)"
         )
-    if options.transport != "vscard":
-        return
-    if slot_count > 1:
-        raise UserError(
-            "--transport=vscard has one slot; give --card once, and token=any with slots=1"
-        )
-    if options.reader:
-        raise UserError("--transport=vscard has QEMU's own reader; --reader is for usbredir")
-
-
-def _check_sockets(options: argparse.Namespace, systemd_fd: int | None) -> None:
-    """Holds systemd's socket against the options, which argparse has held against each other."""
-    given = [
-        option
-        for option, value in (
-            ("--socket-path", options.socket_path),
-            ("--fd", options.fd),
-            ("--connect", options.connect),
-        )
-        if value is not None
-    ]
-    if options.transport == "serial" and options.socket_path is None:
-        raise UserError("--transport=serial needs --socket-path=LINK, and no other socket")
-    if systemd_fd is None and not given:
-        raise UserError("one of --socket-path, --fd or --connect is needed")
-    if systemd_fd is not None and given:
-        raise UserError(f"{given[0]} is not allowed with a socket from systemd (LISTEN_FDS)")
-
-
-def _open_supplies(card_options: Sequence[CardOptions], state: State) -> list[CardSupply]:
-    if card_options:
-        return [open_supply(options, state) for options in card_options]
-    record, secrets = embedded.load_or_make(state)
-    if secrets is not None and not _stdout_is_journal():
-        print(describe(card_view(state, record), secrets), flush=True)  # noqa: T201 (not for the log)
-    elif secrets is not None:
-        log.info("card_made", hint="`ccidd card reset-pin` gives it a PIN and shows it")
-    return [FixedCard(open_stored_card(record, state))]
-
-
-def _stdout_is_journal() -> bool:
-    """Whether what is printed would stay in the journal, for others to read (systemd.exec(5))."""
-    status = os.fstat(sys.stdout.fileno())
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
-
-
-def _open_endpoint(
-    options: argparse.Namespace, connector: Connector | None, systemd_fd: int | None
-) -> Endpoint:
-    if connector is not None:
-        return connector
-    if options.socket_path is not None:
-        return listen(options.socket_path)
-    return adopt(options.fd if systemd_fd is None else systemd_fd)
+    reader = ReaderConfiguration(
+        transport=options.transport or TRANSPORTS[0],
+        socket_path=options.socket_path,
+        fd=systemd_fds[0] if systemd_fds else options.fd,
+        connect=options.connect,
+        options=parse_reader(options.reader) if options.reader else {},
+        cards=tuple(parse_card(text) for text in options.card),
+        trace=options.trace,
+        trace_has_secrets=options.unsafe_trace_secrets,
+    )
+    reader.check()
+    return reader
 
 
 def capabilities() -> dict[str, object]:
@@ -304,6 +211,6 @@ def capabilities() -> dict[str, object]:
     ]
     features = [name for name in long_options if name not in {"help", "version"}]
     features.append("listen-fds")
-    features += [f"transport-{name}" for name in _TRANSPORTS]
-    features += [f"card-{name}" for name in CARD_TYPES]
+    features += [f"transport-{name}" for name in TRANSPORTS]
+    features += [f"card-{name}" for name in (*CARD_TYPES, PCSC)]
     return {"type": "smartcard", "features": sorted(features), "version": __version__}

@@ -28,18 +28,22 @@ class Secrets:
     management_key: ManagementKey | None = field(default=None, repr=False)
 
 
-def load_or_make(state: State) -> tuple[CardRecord, Secrets | None]:
+def load_or_make(state: State, name: str = NAME) -> tuple[CardRecord, Secrets | None]:
     """Gives the embedded card, made if there is none yet.
+
+    Args:
+        state: where it is kept.
+        name: its name.
 
     Returns:
         The card, and if it is new its PIN and PUK.
     """
-    record = state.find_card(NAME)
+    record = state.find_card(name)
     if record is not None:
         return record, None
     secrets = Secrets(random_pin(), random_puk(), ManagementKey.generate())
     blank = Blank(
-        NAME,
+        name,
         "piv",
         secrets.pin,
         secrets.puk,
@@ -50,4 +54,4 @@ def load_or_make(state: State) -> tuple[CardRecord, Secrets | None]:
     card, _keys = make_card(state, blank)
     # Another process may have made one at the same time.
     added = state.add_card(card)
-    return state.card(NAME), secrets if added else None
+    return state.card(name), secrets if added else None

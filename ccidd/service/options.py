@@ -9,9 +9,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ccidd.card.guard.operations import CONFIRMABLE
 from ccidd.errors import UserError
 from ccidd.reader.profile import IDENTITIES, MAX_SLOTS
 from ccidd.service.cardtypes import CARD_TYPES
+from ccidd.service.configtable import suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,23 @@ _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
 }
 """What cards of every kind are made from."""
 
+_GUARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
+    "policy": OptionHelp(
+        "use|manage|RULES",
+        "what a guest may do: read, verify, sign and decrypt (use), or also change-pin, write,"
+        " generate, delete and what is unknown (manage), or some of these names, joined by +;"
+        " default: use for cards of the host's and keys on tokens, else manage",
+    ),
+    "retry-floor": OptionHelp(
+        "N",
+        "how many tries of each PIN are kept from a guest; default: 1 for cards of the host's and"
+        " keys on tokens, else 0",
+    ),
+    "confirm": OptionHelp("sign,decrypt", "a person at the host is asked before each"),
+    "confirm-with": OptionHelp("PROGRAM", "the pinentry that asks; default: pinentry"),
+}
+"""What a guest may do with a card (`ccidd.service.guards`)."""
+
 
 ANY_TOKEN: Final = "any"  # noqa: S105 (no secret)
 """The value of `token` that stands for every token."""
@@ -92,6 +111,35 @@ _ANY_TOKEN_SLOTS: Final = 4
 
 # What goes with cards that are there from the start.
 _NOT_OF_TOKENS: Final = re.compile(r"card|keys|nss|cert.*|pkcs11|pin-file|puk-file|password-file")
+
+_MAX_SECONDS: Final = 86400
+
+PCSC: Final = "pcsc"
+"""The kind of card that is in a reader of this host's."""
+
+PCSC_DESCRIPTION: Final = "the card in one of this host's readers (PC/SC), which others go on using"
+
+_PCSC_OPTIONS: Final[Mapping[str, OptionHelp]] = {
+    "reader": OptionHelp(
+        "NAME",
+        "the reader's name, as `opensc-tool --list-readers` says it, or a pattern (* ? []); of"
+        " several readers, the first that has a card",
+    ),
+    "exclusive": OptionHelp(
+        "on|off", "whether host programs are refused while the guest uses the card; default: off"
+    ),
+    "idle-release": OptionHelp(
+        "SECONDS",
+        "how long the guest may leave the card alone until others get it, 1 to 86400; default: 15."
+        " What it had set up (its PIN) is lost then, and its next command finds a new card",
+    ),
+    "max-hold": OptionHelp(
+        "SECONDS",
+        "after how long others get it though the guest goes on using it, 1 to 86400; default: 60",
+    ),
+}
+"""Of the card in a reader of this host's."""
+
 
 READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "slots": OptionHelp("N", "how many slots it has, 1 to 16; default: one for each --card"),
@@ -154,16 +202,27 @@ class CardOptions:
         return token is not None and "module" not in self.values and "?module-" not in token
 
     @property
+    def is_shared(self) -> bool:
+        """Whether others use its keys too: it is hardware, or its keys are on a token."""
+        return self.type == PCSC or _has_token(self.values)
+
+    @property
     def switches(self) -> frozenset[str]:
         """The options that are on."""
-        known = CARD_TYPES[self.type].switches
-        return frozenset(name for name in known if self.one(name) == "on")
+        return frozenset(name for name in _switches(self.type) if self.one(name) == "on")
+
+
+def _switches(kind: str) -> Collection[str]:
+    return {"exclusive"} if kind == PCSC else CARD_TYPES[kind].switches
 
 
 def card_options(kind: str) -> Mapping[str, OptionHelp]:
     """Gives the options of a kind of card."""
+    if kind == PCSC:
+        return {**_PCSC_OPTIONS, **_GUARD_OPTIONS}
     switches = CARD_TYPES[kind].switches
-    return {**_CARD_OPTIONS, **{name: OptionHelp("on|off", switches[name]) for name in switches}}
+    on_or_off = {name: OptionHelp("on|off", switches[name]) for name in switches}
+    return {**_CARD_OPTIONS, **on_or_off, **_GUARD_OPTIONS}
 
 
 def parse_card(text: str) -> CardOptions:
@@ -174,14 +233,29 @@ def parse_card(text: str) -> CardOptions:
             each other.
     """
     kind, *assignments = _split(text)
+    return make_card(kind, assignments)
+
+
+def make_card(kind: str, assignments: Sequence[str]) -> CardOptions:
+    """Makes the options of a card.
+
+    Args:
+        kind: its type.
+        assignments: OPTION=VALUE each.
+
+    Raises:
+        UserError: As `parse_card`.
+    """
     where = f"--card={kind}"
-    if kind not in CARD_TYPES:
+    if kind != PCSC and kind not in CARD_TYPES:
         raise UserError(f"{where}: there is no such type of card; --card=help lists them")
-    values = _parse(where, "--card", assignments, card_options(kind))
-    for name in CARD_TYPES[kind].switches:
+    values = _parse(where, "--card", _joined(assignments), card_options(kind))
+    for name in _switches(kind):
         if values.get(name, ("off",))[0] not in {"on", "off"}:
             raise UserError(f"{where}: the option {name} is on or off")
-    if "token" in values:
+    if kind == PCSC:
+        _check_pcsc(where, values)
+    elif "token" in values:
         _check_token(where, values)
     else:
         _check_sources(where, values, CARD_TYPES[kind].switches)
@@ -195,7 +269,8 @@ def _check_sources(
     for name in ("module", "slots"):
         if name in values:
             raise UserError(f"{where}: the option {name} goes with token=")
-    sources = [name for name in values if name not in switches]
+    other_options = {*switches, *_GUARD_OPTIONS}
+    sources = [name for name in values if name not in other_options]
     if "card" in sources and len(sources) > 1:
         other = next(name for name in sources if name != "card")
         raise UserError(f"{where}: a card that ccidd keeps has its own: leave out {other} or card")
@@ -218,10 +293,33 @@ def _check_token(where: str, values: Mapping[str, tuple[str, ...]]) -> None:
         raise UserError(f"{where}: slots={slots} is none of 1 to {MAX_SLOTS}")
 
 
+def _joined(assignments: Sequence[str]) -> list[str]:
+    """Puts together again what `confirm=sign,decrypt` was split into."""
+    joined: list[str] = []
+    for assignment in assignments:
+        if joined and joined[-1].startswith("confirm=") and assignment in CONFIRMABLE:
+            joined[-1] += f"+{assignment}"
+        else:
+            joined.append(assignment)
+    return joined
+
+
+def _check_pcsc(where: str, values: Mapping[str, tuple[str, ...]]) -> None:
+    if "reader" not in values:
+        raise UserError(
+            f"{where}: the option reader=NAME is missing; `opensc-tool --list-readers` lists them"
+        )
+    for name in ("idle-release", "max-hold"):
+        (value,) = values.get(name, ("1",))
+        if not re.fullmatch("[0-9]{1,5}", value) or not 1 <= int(value) <= _MAX_SECONDS:
+            raise UserError(f"{where}: {name} is a number of seconds, 1 to {_MAX_SECONDS}")
+
+
 def _has_token(values: Mapping[str, tuple[str, ...]]) -> bool:
     """Whether there is a token or a database, which has a PIN of its own."""
     return any(
-        name in {"nss", "pkcs11"} or (name.startswith("key") and value.startswith("pkcs11:"))
+        name in {"nss", "pkcs11", "token"}
+        or (name.startswith("key") and value.startswith("pkcs11:"))
         for name, (value, *_) in values.items()
     )
 
@@ -232,7 +330,19 @@ def parse_reader(text: str) -> Mapping[str, str]:
     Raises:
         UserError: An option is unknown or given twice.
     """
-    values = _parse("--reader", "--reader", _split(text), READER_OPTIONS)
+    return make_reader(_split(text))
+
+
+def make_reader(assignments: Sequence[str]) -> Mapping[str, str]:
+    """Makes the options of a reader.
+
+    Args:
+        assignments: OPTION=VALUE each.
+
+    Raises:
+        UserError: As `parse_reader`.
+    """
+    values = _parse("--reader", "--reader", assignments, READER_OPTIONS)
     return {name: value for name, (value,) in values.items()}
 
 
@@ -244,7 +354,8 @@ def _parse(
         name, equals, value = assignment.partition("=")
         option = _find(name, known)
         if option is None:
-            raise UserError(f"{where}: there is no option {name!r}; {help_option}=help lists them")
+            hint = suggestion(name, known) or f"; {help_option}=help lists them"
+            raise UserError(f"{where}: there is no option {name!r}{hint}")
         if not equals or not value:
             raise UserError(f"{where}: the option {name} needs a value: {name}=...")
         if name in values and not option.repeatable:
@@ -272,6 +383,8 @@ def card_help() -> str:
     for name, kind in CARD_TYPES.items():
         lines.append(f"{name}: {kind.description}")
         lines += _describe(card_options(name))
+    lines.append(f"{PCSC}: {PCSC_DESCRIPTION}")
+    lines += _describe(card_options(PCSC))
     lines += [
         "",
         "Without --card, ccidd serves an embedded PIV card, which it makes when it is first needed",

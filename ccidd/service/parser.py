@@ -53,8 +53,22 @@ def open_state(options: argparse.Namespace) -> State:
     Raises:
         UserError: It cannot be used.
     """
-    key_file: Path | None = options.state_key_file
-    return State(state_directory(options), find_key_file(key_file, os.environ))
+    return open_state_in(options.state_dir, options.state_key_file)
+
+
+def open_state_in(directory: Path | None, key_file: Path | None) -> State:
+    """Opens a state.
+
+    Args:
+        directory: the state directory; None for the default.
+        key_file: the file with its key; None for the default.
+
+    Raises:
+        UserError: It cannot be used.
+    """
+    if directory is None:
+        directory = default_directory(os.environ)
+    return State(directory, find_key_file(key_file, os.environ))
 
 
 def path(text: str) -> Path:

@@ -56,8 +56,31 @@ def reader_profile(options: Mapping[str, str], *, cards: int, place: str) -> Rea
     )
 
 
-def pin_source(options: Mapping[str, str]) -> PinSource | None:
+class Pinentries:
+    """The pinentry programs in use: one program asks one question at a time, whoever has it."""
+
+    def __init__(self) -> None:
+        self._programs: dict[str, PinentryProgram] = {}
+
+    def named(self, program: str) -> PinentryProgram:
+        """Gives a program by its name or path.
+
+        Raises:
+            UserError: There is no such program.
+        """
+        if program not in self._programs:
+            self._programs[program] = PinentryProgram(program)
+        return self._programs[program]
+
+
+def pin_source(
+    options: Mapping[str, str], pinentries: Pinentries | None = None
+) -> PinSource | None:
     """Gives the place where PINs come from that are entered at the reader, if one is chosen.
+
+    Args:
+        options: the reader's options.
+        pinentries: the pinentry programs in use.
 
     Raises:
         UserError: There is no such program, the file holds no PIN, or both are given.
@@ -66,7 +89,7 @@ def pin_source(options: Mapping[str, str]) -> PinSource | None:
         case None, None:
             return None
         case str(program), None:
-            return PinentryProgram(program)
+            return (pinentries or Pinentries()).named(program)
         case None, str(name):
             return CredentialPin(name)
         case _:

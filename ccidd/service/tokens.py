@@ -225,13 +225,15 @@ class TokenSupply(CardSupply):
         options: a `--card` with `token`.
         state: where tries are counted.
         protect: what stands between the guest and each card.
+        keep: how many tries of a token's PIN guests leave.
 
     Raises:
         UserError: The URI is wrong, there is no such module, or a key is named wrongly.
     """
 
-    def __init__(self, options: CardOptions, state: State, protect: Protect) -> None:
+    def __init__(self, options: CardOptions, state: State, protect: Protect, keep: int = 0) -> None:
         self._options = options
+        self._keep = keep
         self._kind = CARD_TYPES[options.type]
         self._state = state
         self._protect = protect
@@ -362,7 +364,7 @@ class TokenSupply(CardSupply):
             raise UserError(f"{token.name} has no key that a {self._options.type} card can have")
         guid = _guid(present, placed)
         self._state.note_card(str(guid), self._options.type)
-        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token])}
+        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token], keep=self._keep)}
         shared = "vendor-extensions" not in switches
         memory = StoredMemory(self._state, self._state.card(str(guid)), pins, shared=shared)
         try:

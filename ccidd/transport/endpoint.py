@@ -320,20 +320,17 @@ def adopt(fd: int) -> Endpoint:
     return Connected(adopted)
 
 
-def take_systemd_fd(environ: MutableMapping[str, str]) -> int | None:
-    """Tells which descriptor systemd passed, and takes its variables out of the environment.
+def take_systemd_fds(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
+    """Tells which descriptors systemd passed, and takes its variables out of the environment.
 
     Returns:
-        The descriptor, or None if this process was not started by socket activation.
-
-    Raises:
-        UserError: systemd passed more than one.
+        The name of each (FileDescriptorName=) and itself; none if this process was not started by
+        socket activation.
     """
     pid = environ.pop("LISTEN_PID", "")
     count = environ.pop("LISTEN_FDS", "")
-    environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdecimal() or int(count) == 0:
-        return None
-    if int(count) > 1:
-        raise UserError(f"systemd passed {count} sockets; one reader needs one")
-    return _FIRST_SYSTEMD_FD
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return []
+    names += ["unknown"] * (int(count) - len(names))
+    return [(names[index], _FIRST_SYSTEMD_FD + index) for index in range(int(count))]

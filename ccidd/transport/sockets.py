@@ -9,10 +9,13 @@ import os
 import socket
 import struct
 import termios
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
 
 _INT: Final = struct.Struct("@i")
+
+_NAME_OPTIONS: Final = {"-name", "--name"}
 
 # unix(7), struct ucred: pid, uid, gid
 _CREDENTIALS: Final = struct.Struct("@iII")
@@ -24,6 +27,9 @@ class Socket(Protocol):
     @property
     def family(self) -> int:
         """The address family."""
+
+    def getpeername(self) -> object:
+        """Gives the address of the peer."""
 
     def fileno(self) -> int:
         """Gives the descriptor."""
@@ -46,15 +52,52 @@ def name_of(fd: int) -> str | None:
 
 def peer_arguments(connected: Socket) -> list[str]:
     """Gives the command line of the process at the other end; nothing where it cannot be seen."""
-    if connected.family != socket.AF_UNIX:
+    pid = _peer_pid(connected)
+    if pid is None:
         return []
-    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, _uid, _gid = _CREDENTIALS.unpack(raw)
     try:
         line = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return []
     return [os.fsdecode(argument) for argument in line.split(b"\0")]
+
+
+def peer_name(connected: Socket) -> str:
+    """Names who is at the other end, for people.
+
+    Returns:
+        The guest's name, where a QEMU was given one (-name); else the process, or the address.
+    """
+    arguments = peer_arguments(connected)
+    for option, value in pairwise(arguments):
+        if option in _NAME_OPTIONS and (guest := _guest_name(value)):
+            return f"guest {guest}"
+    pid = _peer_pid(connected)
+    if pid is not None:
+        return f"{Path(arguments[0]).name if arguments else 'process'} {pid}"
+    try:
+        address = connected.getpeername()
+    except OSError:
+        address = None
+    return "{}:{}".format(*address) if isinstance(address, tuple) else "the guest"
+
+
+def _guest_name(value: str) -> str | None:
+    """Gives the guest's name in the value of -name: [guest=]NAME,…, where ",," is a comma."""
+    first, *others = (part.replace("\0", ",") for part in value.replace(",,", "\0").split(","))
+    for part in (first, *others):
+        if part.startswith("guest="):
+            return part.removeprefix("guest=")
+    return None if "=" in first else first
+
+
+def _peer_pid(connected: Socket) -> int | None:
+    """Gives the process at the other end of a Unix socket, if it can be seen from here."""
+    if connected.family != socket.AF_UNIX:
+        return None
+    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, _uid, _gid = _CREDENTIALS.unpack(raw)
+    return int(pid) or None
 
 
 def has_unread(unix_socket: Socket) -> bool:

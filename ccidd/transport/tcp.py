@@ -27,6 +27,11 @@ class PromptStream(trio.abc.Stream):
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._acknowledge_at_once()
 
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """The connection's socket."""
+        return self._stream.socket
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `trio.abc.SendStream.send_all`."""
         await self._stream.send_all(data)

@@ -200,6 +200,7 @@ class _Session:
     # Answering.
 
     async def _answer_commands(self) -> None:
+        structlog.contextvars.bind_contextvars(slot=0)
         async for message in self._commands:
             if isinstance(message, vscard.Flush):
                 await self._send(vscard.FlushComplete(message.reader_id))

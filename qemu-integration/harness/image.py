@@ -24,8 +24,11 @@ _PACKAGES = (
     "gpg",  # gpg --card-status; gpgconf and gpg-agent come with it and scdaemon
     "kmod",  # modprobe
     "libccid",  # the driver under test
+    "libengine-pkcs11-openssl",  # openssl with keys behind OpenSC's PKCS#11 module
     "linux-image-amd64",  # the cloud kernel has no USB
     "opensc",  # opensc-tool, piv-tool, pkcs11-tool, pkcs15-tool
+    "openssh-client",  # ssh, which takes keys from a PKCS#11 module
+    "openssh-server",
     "openssl",
     "pcscd",
     "python3",  # the agent
@@ -33,6 +36,7 @@ _PACKAGES = (
     "python3-usb",  # USB requests as they are, without a CCID driver
     "scdaemon",  # a CCID driver that is not libccid
     "udev",  # pcscd's hotplug
+    "yubico-piv-tool",  # provisions cards
 )
 _KERNEL_PARTS = (
     "arch/x86/crypto",

@@ -19,7 +19,9 @@ from ccidd.card.card import Card
 from ccidd.reader.slot import Slot
 from ccidd.service.daemon import serve
 from ccidd.service.log import configure_log
+from ccidd.service.served import SocketReader
 from ccidd.transport.endpoint import listen
+from ccidd.transport.vscard import serve_vscard
 
 
 def response_of_length(length: int) -> bytes:
@@ -48,7 +50,9 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path, help="not used: the card remembers nothing")
     options = parser.parse_args()
     configure_log("info")
-    trio.run(serve, partial(listen, options.socket_path), Slot(ScriptedCard()))
+    slot = Slot(ScriptedCard())
+    handler = partial(serve_vscard, slot=slot)
+    trio.run(serve, [SocketReader([slot], partial(listen, options.socket_path), handler)])
 
 
 if __name__ == "__main__":

@@ -41,9 +41,11 @@ from ccidd.card.emulated import EmulatedCard
 from ccidd.reader.profile import MAX_MESSAGE, Level, default_profile
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import UsbReader
-from ccidd.service.daemon import serve_reader
+from ccidd.service.daemon import serve
 from ccidd.service.log import configure_log
+from ccidd.service.served import SocketReader
 from ccidd.transport.endpoint import listen
+from ccidd.transport.usbredir import UsbredirPort
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -311,7 +313,10 @@ async def _serve(path: Path, reader: _Reader, device: UsbReader) -> None:
     control = listen(path.with_name(f"{path.name}.control"))
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(control.run, converse))
-        await serve_reader(partial(listen, path), reader.slots, device)
+        port = UsbredirPort(device, reader.slots)
+        endpoint = partial(listen, path)
+        served = SocketReader(reader.slots, endpoint, port.serve, background=[port.run])
+        await serve([served])
         nursery.cancel_scope.cancel()
     control.close()
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This machine's pcscd and libccid, with readers of ours on serial lines."""
+"""This machine's pcscd, with readers of ours: on serial lines, and virtual ones."""
 
 import os
+import shutil
+import signal
 import subprocess
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import trio
@@ -18,62 +21,139 @@ from ccidd.transport.serial import PseudoTerminal, serve_serial
 _PATIENCE = 60
 """Seconds for a program; pcscd takes its time over a reader that was busy when it came."""
 
+_SOCKET = "pcscd.comm"
+_SOCKET_VARIABLE = "PCSCLITE_CSOCK_NAME"
+
 
 class Pcscd:
-    """A pcscd in a mount namespace of its own, which holds its socket."""
+    """A pcscd in a mount namespace of its own.
 
-    def __init__(self, process: trio.Process) -> None:
-        self.pid = process.pid
+    Args:
+        process: the process.
+        socket: where its socket is for the rest of the machine.
+    """
+
+    def __init__(self, process: trio.Process, socket: Path) -> None:
         enter = ["nsenter", f"--target={process.pid}", "--mount"]
         if os.geteuid():
             enter += ["--user", "--preserve-credentials"]
         self._enter = enter
+        self._process = process
+        self.socket = socket
 
-    async def run(self, *command: str) -> str:
-        """Runs a program that finds this pcscd; gives what it says."""
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """What a program outside has to have in its environment to find this pcscd."""
+        return {_SOCKET_VARIABLE: str(self.socket)}
+
+    async def run(
+        self,
+        *command: str,
+        directory: Path = Path("/"),
+        given: bytes = b"",
+        status: int | None = 0,
+    ) -> str:
+        """Runs a program that finds this pcscd, without a terminal; gives what it says.
+
+        Args:
+            command: the program.
+            directory: where it runs.
+            given: its standard input.
+            status: what it must end with, if not None.
+        """
+        # Whoever enters the namespace is at its root.
+        there = ("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(directory))
         with trio.fail_after(_PATIENCE):
             result = await trio.run_process(
-                [*self._enter, *command],
+                ["setsid", "--wait", *self._enter, *there, *command],
+                stdin=given,
                 capture_stdout=True,
                 stderr=subprocess.STDOUT,
                 check=False,
+                env={**os.environ, **self.environ},
             )
         output = result.stdout.decode()
-        assert result.returncode == 0, output
+        assert status in {None, result.returncode}, output
         return output
+
+    def kill(self) -> None:
+        """Kills it at once."""
+        self._process.kill()
+
+    def pause(self) -> None:
+        """Stops it: it answers nobody, as if it hung."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
 
 @asynccontextmanager
 async def pcscd(link: Path, model: str) -> AsyncIterator[Pcscd]:
-    configuration = link.parent / "reader.conf.d"
-    configuration.mkdir(exist_ok=True)
-    (configuration / "ccidd").write_text(
-        'FRIENDLYNAME "ccidd"\n'
+    """A pcscd with a reader of libccid's on a serial line."""
+    async with pcscd_with(link.parent, serial_reader(link, model)) as host:
+        yield host
+
+
+def serial_reader(link: Path, model: str, name: str = "ccidd") -> str:
+    """What pcscd's configuration says of a reader on a serial line."""
+    return (
+        f'FRIENDLYNAME "{name}"\n'
         f"DEVICENAME {link}:{model}\n"
         "LIBPATH /usr/lib/pcsc/drivers/serial/libccidtwin.so\n"
     )
+
+
+@asynccontextmanager
+async def pcscd_with(directory: Path, *readers: str) -> AsyncIterator[Pcscd]:
+    """A pcscd of its own.
+
+    Args:
+        directory: gets what it has in `/run/pcscd`, its socket among it, and its configuration.
+        readers: what its configuration says of each of its readers.
+    """
+    configuration, run = directory / "reader.conf.d", directory / "pcscd"
+    configuration.mkdir(exist_ok=True)
+    (configuration / "readers").write_text("\n".join(readers))
+    # One that was killed has left its socket behind.
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir()
     script = (
-        "mount -t tmpfs none /run && mkdir /run/pcscd && echo && exec pcscd -f -c"
-        f" {configuration} 2>&1"
+        f"mount -t tmpfs none /run && mkdir /run/pcscd && mount --bind {run} /run/pcscd && echo &&"
+        f" exec pcscd -f -c {configuration} 2>&1"
     )
     as_root = ["--map-root-user"] if os.geteuid() else []
-    process = await trio.lowlevel.open_process(
-        ["unshare", "--mount", *as_root, "sh", "-c", script], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    log = bytearray()
+    with (directory / "pcscd.log").open("ab") as log:
+        process = await trio.lowlevel.open_process(
+            ["unshare", "--mount", *as_root, "sh", "-c", script], stdout=log, stderr=log
+        )
+    host = Pcscd(process, run / _SOCKET)
     try:
-        with trio.fail_after(60):
-            log += await process.stdout.receive_some()
-            assert log.startswith(b"\n"), "pcscd needs a mount namespace: unshare --mount failed"
-            host = Pcscd(process)
-            await host.run("sh", "-c", "until [ -S /run/pcscd/pcscd.comm ]; do sleep 0.02; done")
+        with trio.fail_after(_PATIENCE):
+            while not host.socket.exists():
+                assert process.poll() is None, "pcscd did not start: is a mount namespace denied?"
+                await trio.sleep(0.02)
         yield host
     finally:
         process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
-            await process.stdout.aclose()
+
+
+@cache
+def place_of_socket() -> Path:
+    """Where the PC/SC library of this process looks, as long as it runs."""
+    place = Path(tempfile.mkdtemp(prefix="pcsc-")) / _SOCKET
+    os.environ[_SOCKET_VARIABLE] = str(place)
+    return place
+
+
+def use_from_here(host: Pcscd) -> None:
+    """Has the PC/SC library of this process find a pcscd, from now on."""
+    place = place_of_socket()
+    place.unlink(missing_ok=True)
+    place.symlink_to(host.socket)
 
 
 @asynccontextmanager

@@ -2,10 +2,12 @@
 """What the applets of a CAC have in common.
 
 Source: GSC-IS 2.1, 5.3: 5.3.3.2 (SELECT APPLET), 5.3.3.4 (GET PROPERTIES). The status words, where
-the specification leaves a choice, are those of libcacard, which clients have been tried with.
+the specification leaves a choice, are those of libcacard, which clients have been tried with; it
+has no GET CHALLENGE and CHANGE REFERENCE DATA, which cards in use have and clients know.
 """
 
 import enum
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Final
@@ -17,17 +19,14 @@ from ccidd.card.application import Application, CardError
 from ccidd.card.cac import simpletlv
 from ccidd.card.cac.references import ACCESS_CONTROL_APPLET, Instruction, PropertyTag
 from ccidd.card.cac.simpletlv import SimpleTlv
-from ccidd.card.pin import Pin
+from ccidd.card.pin import PIN_PADDING, PIN_SIZE, Pin, is_well_formed
 
 # Classes by their upper halves: with a secure messaging and channel in the lower half, or without.
 _CLASSES_WITH_CHANNEL: Final = {0x00, 0x80, 0x90, 0xA0}
 _CLASSES_WITHOUT_CHANNEL: Final = {0xB0, 0xC0}
 _SECURE_MESSAGING_OR_CHANNEL: Final = 0x0E
 
-_PIN_SIZE: Final = 8
-"""Bytes of a PIN on the wire, filled up with FF. One that is longer comes as it is."""
-
-_PIN_PADDING: Final = b"\xff"
+_CHALLENGE_SIZE: Final = 8
 
 _SELECT_OBJECT: Final = 0x02
 _OBJECT_ID_SIZE: Final = 2
@@ -101,6 +100,11 @@ class GscApplication(Application):
         if command.ins == IsoInstruction.VERIFY:
             await self._verify(command)
             return ResponseAPDU()
+        if command.ins == IsoInstruction.CHANGE_REFERENCE_DATA and self.aid:
+            await self._change_reference_data(command)
+            return ResponseAPDU()
+        if command.ins == Instruction.GET_CHALLENGE and self.aid:
+            return ResponseAPDU(_get_challenge(command))
         return await self.process_own(command)
 
     async def process_own(self, command: CommandAPDU) -> ResponseAPDU:  # noqa: ARG002 (others use it)
@@ -114,15 +118,37 @@ class GscApplication(Application):
     async def _verify(self, command: CommandAPDU) -> None:
         """VERIFY; without data it asks whether the PIN is verified.
 
-        What a PIN may be is for its memory to say: that of a token is not always a number.
+        What a PIN may be is for its memory to say: that of a token is not always a number, and one
+        that is longer than `PIN_SIZE` comes as it is.
         """
         if command.p1 or command.p2:
             raise CardError(StatusWord.WRONG_PARAMETERS)
         if not command.data:
             await self._pin.check_status()
             return
-        pin = command.data.rstrip(_PIN_PADDING)
-        await self._pin.verify(pin.ljust(_PIN_SIZE, _PIN_PADDING))
+        pin = command.data.rstrip(PIN_PADDING)
+        await self._pin.verify(pin.ljust(PIN_SIZE, PIN_PADDING))
+
+    async def _change_reference_data(self, command: CommandAPDU) -> None:
+        """CHANGE REFERENCE DATA: the PIN, then the new one."""
+        if command.p1 or command.p2:
+            raise CardError(StatusWord.WRONG_PARAMETERS)
+        await self._pin.check_not_blocked()
+        if len(command.data) != 2 * PIN_SIZE:
+            raise CardError(StatusWord.WRONG_LENGTH)
+        current, new = command.data[:PIN_SIZE], command.data[PIN_SIZE:]
+        if not is_well_formed(new, numeric=not self._pin.memory.is_token_pin):
+            raise CardError(StatusWord.INCORRECT_DATA)
+        await self._pin.change(current, new)
+
+
+def _get_challenge(command: CommandAPDU) -> bytes:
+    """GET CHALLENGE; hosts take random numbers from it."""
+    if command.p1 or command.p2:
+        raise CardError(StatusWord.INCORRECT_P1_P2)
+    if command.data:
+        raise CardError(StatusWord.WRONG_LENGTH)
+    return os.urandom(_CHALLENGE_SIZE)
 
 
 class Applet(GscApplication):

@@ -46,12 +46,6 @@ def _card_url(rid: bytes, kind: int, object_id: bytes, applet: bytes) -> bytes:
     return (rid + bytes([kind]) + object_id + applet).ljust(_CARD_URL_SIZE, b"\0")
 
 
-def pki_card_urls(count: int) -> list[bytes]:
-    """Gives the CardURLs of that many PKI applets."""
-    objects = map(pki_object, range(count))
-    return [_card_url(CAC_RID, _PKI, object_id, object_id) for object_id in objects]
-
-
 def _card_urls(pki_applets: int) -> list[bytes]:
     def general(numbers: Sequence[str]) -> list[bytes]:
         objects = map(bytes.fromhex, numbers)
@@ -65,7 +59,10 @@ def _card_urls(pki_applets: int) -> list[bytes]:
             for number in _ACCESS_CONTROL_OBJECTS
         ),
         *general(_MORE_GENERAL_OBJECTS),
-        *pki_card_urls(pki_applets),
+        *(
+            _card_url(CAC_RID, _PKI, object_id, object_id)
+            for object_id in map(pki_object, range(pki_applets))
+        ),
     ]
 
 

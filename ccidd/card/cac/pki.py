@@ -146,25 +146,30 @@ class PkiApplet(Container):
             case _Piece.LAST if not self._pin.verified:
                 raise CardError(StatusWord.CONDITIONS_NOT_SATISFIED)
             case _Piece.LAST:
-                return await _use(key, block)
+                return await self._use(key, block)
             case _:
                 raise CardError(StatusWord.INCORRECT_P1_P2)
 
+    async def _use(self, key: PrivateKey, block: bytes) -> bytes:
+        try:
+            return await _operate(key, block)
+        except InvalidInputError as error:
+            raise CardError(StatusWord.REFERENCE_DATA_NOT_USABLE) from error
+        except KeyUnavailableError as error:
+            log.warning("key_unavailable", reason=str(error))
+            if self._pin.must_be_entered_again(error):
+                raise CardError(StatusWord.CONDITIONS_NOT_SATISFIED) from error
+            raise CardError(StatusWord.NO_PRECISE_DIAGNOSIS) from error
 
-async def _use(key: PrivateKey, block: bytes) -> bytes:
-    try:
-        match key:
-            case RsaKey():
-                return await key.decrypt_block(block)
-            case EcKey() if len(block) == _max_input(key) and block.startswith(_UNCOMPRESSED_POINT):
-                return await key.agree(block)
-            case EcKey():
-                return await key.sign_hash(block)
-    except InvalidInputError as error:
-        raise CardError(StatusWord.REFERENCE_DATA_NOT_USABLE) from error
-    except KeyUnavailableError as error:
-        log.warning("key_unavailable", reason=str(error))
-        raise CardError(StatusWord.NO_PRECISE_DIAGNOSIS) from error
+
+async def _operate(key: PrivateKey, block: bytes) -> bytes:
+    match key:
+        case RsaKey():
+            return await key.decrypt_block(block)
+        case EcKey() if len(block) == _max_input(key) and block.startswith(_UNCOMPRESSED_POINT):
+            return await key.agree(block)
+        case EcKey():
+            return await key.sign_hash(block)
     raise AssertionError("is_supported refuses other keys")
 
 

@@ -5,7 +5,7 @@ Source: NIST SP 800-73-4, part 2, section 3, with the changes of SP 800-73-5; al
 messaging (section 4), on-card biometric comparison and the contactless interface.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from ccid_protocol import tlv
@@ -42,7 +42,6 @@ class PivApplication(Application):
         credentials: keys from outside, with their certificates.
         memory: what the card remembers; see `records` for its contents.
         options: how it is configured.
-        card_urls: gives the CardURLs of other applications on the card.
 
     Raises:
         UserError: The card cannot have one of the keys, or has no identity.
@@ -53,7 +52,6 @@ class PivApplication(Application):
         credentials: Mapping[KeyReference, Credential],
         memory: CardMemory,
         options: PivOptions,
-        card_urls: Callable[[], Sequence[bytes]] = tuple,
     ) -> None:
         _check(credentials.values(), options)
         self._options = options
@@ -61,11 +59,7 @@ class PivApplication(Application):
         self._slots = Slots(credentials, self._records)
         identity = Identity.of(self._records, credentials.values(), options.guid)
         self._objects = DataObjects(
-            self._records,
-            self._slots,
-            identity,
-            extensions=options.vendor_extensions,
-            card_urls=card_urls,
+            self._records, self._slots, identity, extensions=options.vendor_extensions
         )
         self._pins = Pins(
             memory,
@@ -178,11 +172,18 @@ class PivApplication(Application):
                 templates.decode_template(command.data, _DYNAMIC_AUTHENTICATION_TEMPLATE),
             )
             return tlv.encode(_DYNAMIC_AUTHENTICATION_TEMPLATE, result) if result else b""
-        slot = private_keys.slot_for_use(self._slots, command.p1, command.p2)
+        # ykman signs to learn whether a key is that of a certificate, and takes 6A80 for a no.
+        extensions = self._options.vendor_extensions
+        slot = private_keys.slot_for_use(
+            self._slots,
+            command.p1,
+            command.p2,
+            otherwise=StatusWord.INCORRECT_DATA if extensions else StatusWord.INCORRECT_P1_P2,
+        )
         self._pins.use(slot.pin_policy)
         fields = templates.decode_template(command.data, _DYNAMIC_AUTHENTICATION_TEMPLATE)
         result = await private_keys.use(
-            slot, command.p2, fields, any_key_agrees=self._options.vendor_extensions
+            slot, command.p2, fields, self._pins.application, any_key_agrees=extensions
         )
         return tlv.encode(_DYNAMIC_AUTHENTICATION_TEMPLATE, tlv.encode(_RESPONSE, result))
 

@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import uuid
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Final
 
 from cryptography import x509
@@ -74,19 +74,14 @@ def chuid(guid: uuid.UUID, expires: str, sign: Callable[[bytes], bytes] | None) 
     return fields + tlv.encode(0x3E, signature) + ERROR_DETECTION_CODE
 
 
-def card_capability_container(guid: uuid.UUID, card_urls: Sequence[bytes] = ()) -> bytes:
-    """The card capability container (table 8), which says: read the data objects of PIV.
-
-    Args:
-        guid: the card's GUID.
-        card_urls: CardURLs of other applications on the card (GSC-IS 2.1, 7.3).
-    """
+def card_capability_container(guid: uuid.UUID) -> bytes:
+    """The card capability container (table 8), which says: read the data objects of PIV."""
     return b"".join(
         (
             tlv.encode(0xF0, _CARD_IDENTIFIER_START, guid.bytes[:14]),
             tlv.encode(0xF1, b"\x21"),
             tlv.encode(0xF2, b"\x21"),
-            *(tlv.encode(0xF3, url) for url in card_urls or (b"",)),
+            tlv.encode(0xF3),
             tlv.encode(0xF4, b"\x00"),
             tlv.encode(0xF5, b"\x10"),
             *(tlv.encode(tag) for tag in (0xF6, 0xF7, 0xFA, 0xFB, 0xFC, 0xFD)),

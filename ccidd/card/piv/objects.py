@@ -9,7 +9,7 @@ card: the certificates of keys from outside, CHUID and card capability container
 key history, security object.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -99,17 +99,10 @@ class DataObjects:
         slots: the keys, from which others follow.
         identity: who the card is.
         extensions: whether there are objects beyond the standard's.
-        card_urls: gives the CardURLs of other applications on the card.
     """
 
     def __init__(
-        self,
-        records: Records,
-        slots: Slots,
-        identity: Identity,
-        *,
-        extensions: bool,
-        card_urls: Callable[[], Sequence[bytes]] = tuple,
+        self, records: Records, slots: Slots, identity: Identity, *, extensions: bool
     ) -> None:
         self._records = records
         self._slots = slots
@@ -118,9 +111,7 @@ class DataObjects:
         self._derivations: dict[int, Callable[[], bytes | None]] = {
             ObjectTag.DISCOVERY: discovery_object,
             ObjectTag.CHUID: self._chuid,
-            ObjectTag.CARD_CAPABILITY_CONTAINER: lambda: card_capability_container(
-                identity.guid, card_urls()
-            ),
+            ObjectTag.CARD_CAPABILITY_CONTAINER: lambda: card_capability_container(identity.guid),
             ObjectTag.KEY_HISTORY: self._key_history,
             ObjectTag.SECURITY_OBJECT: self._security_object,
             **{r.certificate_tag: partial(self._certificate, r) for r in KeyReference},

@@ -13,17 +13,14 @@ import trio
 from ccid_protocol.apdu import CommandAPDU, StatusWord
 from ccidd.card.application import CardError
 from ccidd.card.memory import CardMemory
-from ccidd.card.pin import Pin
+from ccidd.card.pin import PIN_PADDING, PIN_SIZE, Pin, is_well_formed
 from ccidd.card.piv.records import DEFAULT_PINS, Records
 from ccidd.card.piv.references import PinPolicy, PinReference
 
-_SIZE: Final = 8
+_SIZE: Final = PIN_SIZE
 """Bytes of a PIN (6 to 8 digits, filled up with FF) and of a PUK (bytes of any kind)."""
 
-_MIN_DIGITS: Final = 6
-_PADDING: Final = b"\xff"
-
-DEFAULT_PIN: Final = b"123456".ljust(_SIZE, _PADDING)
+DEFAULT_PIN: Final = b"123456".ljust(_SIZE, PIN_PADDING)
 DEFAULT_PUK: Final = b"12345678"
 """What cards with the extensions have after a reset."""
 
@@ -111,7 +108,7 @@ class Pins:
             case 0x00, b"":
                 await pin.check_status()
             case 0x00, candidate:
-                await _check_not_blocked(pin)
+                await pin.check_not_blocked()
                 self._check_candidate(pin, candidate)
                 self._fresh = False
                 await pin.verify(candidate)
@@ -129,29 +126,27 @@ class Pins:
         _check_p1(command)
         is_puk = command.p2 == PinReference.PUK
         pin = self.puk if is_puk else self._cardholder_pin(command.p2)
-        await _check_not_blocked(pin)
+        await pin.check_not_blocked()
         current, new = _two_values(command.data)
         if not is_puk:
             self._check_candidate(pin, current)
-            if not _is_well_formed(new, numeric=pin.memory.is_numeric):
+            if not is_well_formed(new, numeric=not pin.memory.is_token_pin):
                 # Part 2 has the right PIN with a malformed new one change nothing, so the two are
                 # not even compared.
                 raise CardError(StatusWord.INCORRECT_DATA)
         self._fresh = False
-        # A host that goes away in between finds a PIN that is the old one or the new one.
         with trio.CancelScope(shield=True):
-            await pin.verify(current)
-            await pin.memory.replace(current, new)
-            await self._note_change(command.p2)
+            await pin.change(current, new)
+            await self._records.note_pin_changed(command.p2)
 
     async def reset_retry_counter(self, command: CommandAPDU) -> None:
         """RESET RETRY COUNTER (part 2, 3.2.3): the PUK gives the application's PIN a new value."""
         _check_p1(command)
         if command.p2 != PinReference.APPLICATION_PIN:
             raise CardError(StatusWord.REFERENCED_DATA_NOT_FOUND)
-        await _check_not_blocked(self.puk)
+        await self.puk.check_not_blocked()
         puk, new = _two_values(command.data)
-        if not self._extensions and not _is_well_formed(new):
+        if not self._extensions and not is_well_formed(new):
             raise CardError(StatusWord.INCORRECT_DATA)
         with trio.CancelScope(shield=True):
             try:
@@ -162,18 +157,26 @@ class Pins:
                 raise
             finally:
                 self.puk.end()
-            if not _is_well_formed(new):
+            if not is_well_formed(new):
                 raise CardError(StatusWord.INCORRECT_DATA)
             # The security status of the PIN does not change.
             await self.application.memory.change(new)
-            await self._note_change(PinReference.APPLICATION_PIN)
+            await self._records.note_pin_changed(PinReference.APPLICATION_PIN)
 
     async def set_tries(self, pin_tries: int, puk_tries: int) -> None:
-        """Sets how many wrong tries block PIN and PUK, and gives both their well-known values."""
+        """Sets how many wrong tries block PIN and PUK, and gives both their well-known values.
+
+        The values come first, so that no value of before has tries again if the power fails.
+
+        Raises:
+            CardError: 6A81: the PIN is a token's, which nobody can set.
+        """
+        if self.application.memory.is_token_pin:
+            raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)
         with trio.CancelScope(shield=True):
+            await self._set_defaults()
             await self.application.memory.set_max_tries(pin_tries)
             await self.puk.memory.set_max_tries(puk_tries)
-            await self._set_defaults()
         self.application.end()
         self._fresh = False
 
@@ -193,12 +196,6 @@ class Pins:
         defaults = bytes([PinReference.APPLICATION_PIN, PinReference.PUK])
         await self._records.store({DEFAULT_PINS: defaults})
 
-    async def _note_change(self, reference: int) -> None:
-        """Remembers that a PIN has its well-known value no more."""
-        defaults = self._records.default_pins()
-        if reference in defaults:
-            await self._records.store({DEFAULT_PINS: bytes(defaults - {reference}) or None})
-
     def _cardholder_pin(self, reference: int) -> Pin:
         """Gives a PIN that VERIFY takes, which the discovery object decides."""
         if reference == PinReference.APPLICATION_PIN:
@@ -210,14 +207,8 @@ class Pins:
     def _check_candidate(self, pin: Pin, candidate: bytes) -> None:
         if len(candidate) == _SIZE and self._extensions:
             return
-        if not _is_well_formed(candidate, numeric=pin.memory.is_numeric):
+        if not is_well_formed(candidate, numeric=not pin.memory.is_token_pin):
             raise CardError(StatusWord.INCORRECT_DATA)
-
-
-async def _check_not_blocked(pin: Pin) -> None:
-    """Refuses what needs a try when none is left, whatever else is wrong with it."""
-    if not await pin.memory.tries_left():
-        raise CardError(StatusWord.AUTHENTICATION_METHOD_BLOCKED)
 
 
 def _check_p1(command: CommandAPDU) -> None:
@@ -229,11 +220,3 @@ def _two_values(data: bytes) -> tuple[bytes, bytes]:
     if len(data) != 2 * _SIZE:
         raise CardError(StatusWord.INCORRECT_DATA)
     return data[:_SIZE], data[_SIZE:]
-
-
-def _is_well_formed(pin: bytes, *, numeric: bool = True) -> bool:
-    """Tells whether this can be a PIN: of six to eight digits, or else of anything."""
-    digits = pin.rstrip(_PADDING)
-    if numeric and not (len(digits) >= _MIN_DIGITS and digits.isdigit()):
-        return False
-    return len(pin) == _SIZE and len(digits) > 0

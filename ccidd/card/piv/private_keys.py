@@ -10,6 +10,7 @@ import structlog
 
 from ccid_protocol.apdu import StatusWord
 from ccidd.card.application import CardError
+from ccidd.card.pin import Pin
 from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS, KeyReference
 from ccidd.card.piv.slots import Slot, Slots
 from ccidd.keys.key import (
@@ -35,20 +36,30 @@ _SIGNING_KEYS: Final = frozenset(
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def slot_for_use(slots: Slots, algorithm_identifier: int, reference: int) -> Slot:
+def slot_for_use(
+    slots: Slots, algorithm_identifier: int, reference: int, *, otherwise: StatusWord
+) -> Slot:
     """Gives the key that P1 and P2 name.
+
+    Args:
+        slots: the keys.
+        algorithm_identifier: P1.
+        reference: P2.
+        otherwise: the status word if there is no such key now.
 
     Raises:
         CardError: There is no such key, or it has another algorithm.
     """
-    slot = slots.get(reference) if reference in set(KeyReference) else None
-    if slot is None or ALGORITHM_IDENTIFIERS[slot.key.algorithm] != algorithm_identifier:
+    if reference not in set(KeyReference):
         raise CardError(StatusWord.INCORRECT_P1_P2)
+    slot = slots.get(reference)
+    if slot is None or ALGORITHM_IDENTIFIERS[slot.key.algorithm] != algorithm_identifier:
+        raise CardError(otherwise)
     return slot
 
 
 async def use(
-    slot: Slot, reference: int, fields: dict[int, bytes], *, any_key_agrees: bool
+    slot: Slot, reference: int, fields: dict[int, bytes], pin: Pin, *, any_key_agrees: bool
 ) -> bytes:
     """Signs, decrypts or agrees, as the template asks for.
 
@@ -56,6 +67,7 @@ async def use(
         slot: the key.
         reference: its reference.
         fields: the data objects of the dynamic authentication template.
+        pin: the application's PIN.
         any_key_agrees: whether keys may be agreed with the keys for signing too.
 
     Returns:
@@ -75,6 +87,8 @@ async def use(
         raise CardError(StatusWord.INCORRECT_DATA) from error
     except KeyUnavailableError as error:
         log.warning("key_unavailable", reference=f"{reference:02X}", reason=str(error))
+        if pin.must_be_entered_again(error):
+            raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED) from error
         raise CardError(StatusWord.NO_PRECISE_DIAGNOSIS) from error
 
 

@@ -146,6 +146,12 @@ class Records:
         """The key references of the PINs that have their well-known value."""
         return frozenset(self._memory.contents.get(DEFAULT_PINS, b""))
 
+    async def note_pin_changed(self, reference: int) -> None:
+        """Remembers that a PIN has its well-known value no more."""
+        defaults = self.default_pins()
+        if reference in defaults:
+            await self.store({DEFAULT_PINS: bytes(defaults - {reference}) or None})
+
     def content_signer(self) -> ContentSigner | None:
         """The key that signs CHUID and security object, if there is one."""
         contents = self._memory.contents

@@ -113,7 +113,8 @@ class Slots:
             # It is somewhere else, under the reference that it was configured with.
             raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)
         if self.get(destination) is not None:
-            raise CardError(StatusWord.CONDITIONS_NOT_SATISFIED)
+            # What ykman takes for "the destination is not empty".
+            raise CardError(StatusWord.INCORRECT_DATA)
         await self._records.store(
             {key_name(destination): value, key_name(source): self._nothing(source)}
         )

@@ -24,6 +24,7 @@ from ccidd.reader.slot import Slot
 from ccidd.service.daemon import serve
 from ccidd.service.log import configure_log
 from ccidd.service.parser import OneLineParser, add_state_options, open_standard_streams, open_state
+from ccidd.service.served import SocketReader
 from ccidd.service.supply import fill
 from ccidd.service.vscclient.commands import Commands
 from ccidd.service.vscclient.emulation import (
@@ -36,6 +37,7 @@ from ccidd.service.vscclient.emulation import (
 from ccidd.service.vscclient.readers import Reader, Readers
 from ccidd.service.vscclient.supplies import open_readers
 from ccidd.transport.endpoint import Connector, Reconnect
+from ccidd.transport.vscard import serve_vscard
 
 EXIT_USAGE: Final = 4
 EXIT_CONNECTION: Final = 5
@@ -169,8 +171,13 @@ def _run(arguments: Sequence[str]) -> None:
             await connector.reached.wait()
             await commands.run()
 
-        others = [readers.run, take_commands]
-        served = trio.run(partial(serve, lambda: connector, guest, fillings, others=others))
+        reader = SocketReader(
+            [guest],
+            lambda: connector,
+            partial(serve_vscard, slot=guest),
+            background=[*(each.run for each in fillings), readers.run, take_commands],
+        )
+        served = trio.run(serve, [reader])
     if not served:
         print(f"ccidd-vscclient: {connector.failure}", file=sys.stderr)  # noqa: T201 (its last word)
         sys.exit(EXIT_CONNECTION)

@@ -94,11 +94,11 @@ class Readers:
     async def _follow(self, reader: Reader) -> None:
         while True:
             insertion = reader.slot.insertion
-            await reader.slot.wait_until_not(insertion)
-            if insertion is None or reader.slot.insertion is None:
+            if insertion is None:
                 # What was taken out by command is there no more, and what comes is another card.
                 reader.is_ejected = False
             self._show()
+            await reader.slot.wait_until_not(insertion)
 
     def _show(self) -> None:
         if not self._is_selected and self._readers[self._current].slot.insertion is None:

@@ -10,7 +10,7 @@ adds one with the seconds that it took and the response.
 import sys
 import time
 
-from smartcard.System import (  # type: ignore[import-not-found] # the guest has it
+from smartcard.System import (
     readers,
 )
 

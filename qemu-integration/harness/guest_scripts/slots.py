@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Print each slot that pcscd has and whether a card is in it, without waiting for any card."""
 
-from smartcard.scard import (  # type: ignore[import-not-found] # the guest has it
+from smartcard.scard import (
     SCARD_SCOPE_USER,
     SCARD_STATE_PRESENT,
     SCARD_STATE_UNAWARE,

@@ -2,11 +2,16 @@
 """A card that is both PIV card and CAC: one PIN, one set of keys, and the rules of each side."""
 
 import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import pytest
+import trio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cac import ACA, CCC, PKI, powered, read_buffer, select, send, whole
 from ccid_protocol import tlv
@@ -18,7 +23,7 @@ from ccidd.card.emulated import EmulatedCard
 from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.management_key import DEFAULT_MANAGEMENT_KEY as MANAGEMENT_KEY
 from ccidd.card.piv.personalisation import certificate_contents, factory_contents, key_contents
-from ccidd.card.piv.records import object_name
+from ccidd.card.piv.records import DEFAULT_PINS, object_name
 from ccidd.card.piv.references import KeyReference, PinReference, certificate_tag
 from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm
@@ -193,12 +198,19 @@ async def test_a_compressed_certificate_stays_compressed(card: EmulatedCard) -> 
     assert await read_buffer(card, 2) == b"\1compressed"
 
 
-async def test_piv_tells_that_there_is_a_cac(card: EmulatedCard) -> None:
-    await select(card, PIV)
-    command = CommandAPDU(0, 0xCB, 0x3F, 0xFF, bytes.fromhex("5C035FC107"), 256)
-    container = tlv.decode_to_dict((await whole(card, command)).data)[0x53]
-    urls = [found.value for found in tlv.decode(container) if found.tag == 0xF3]
-    assert urls == [bytes.fromhex(f"A0000000790401{n}01{n}") + bytes(6) for n in ("00", "01", "02")]
+async def test_a_change_on_either_side_is_one_of_both() -> None:
+    memory = new_memory()
+    await memory.store({DEFAULT_PINS: bytes([PinReference.APPLICATION_PIN, PinReference.PUK])})
+    card = dual_card(KEYS, memory)
+    await card.power_on()
+    await select(card, ACA)
+    assert await send(card, f"0024000010{PIN.hex()}{WRONG_PIN.hex()}") == "9000"
+    assert memory.contents[DEFAULT_PINS] == bytes([PinReference.PUK])
+    assert await send(card, PIN_STATUS[ACA]) == "9000"
+    assert await verify(card, PIV, WRONG_PIN) == "9000"
+    assert await send(card, f"0024008010{WRONG_PIN.hex()}{PIN.hex()}") == "9000"
+    assert await status(card, ACA) == "63C3"
+    assert await verify(card, ACA) == "9000"
 
 
 async def test_the_chip_has_the_identity_of_the_card() -> None:
@@ -239,3 +251,96 @@ async def test_a_broken_object_is_refused() -> None:
     memory._contents["cac/0201"] = b"\1"
     with pytest.raises(UserError, match="cac/0201"):
         dual_card(KEYS, memory)
+
+
+# Any sequence: the state is that of a model.
+
+
+@dataclass
+class Model:
+    """The security statuses of both sides."""
+
+    pin: bytes = PIN
+    tries: int = 3
+    selected: str = PIV
+    verified: dict[str, bool] = field(default_factory=lambda: {PIV: False, ACA: False})
+
+    def compare(self, candidate: bytes) -> str:
+        if not self.tries:
+            return "6983"
+        if candidate == self.pin:
+            self.tries = 3
+            return "9000"
+        self.tries -= 1
+        self.verified = {PIV: False, ACA: False}
+        return f"63C{self.tries}"
+
+
+async def to_select(card: EmulatedCard, model: Model, side: str) -> None:
+    await select(card, side)
+    if side == ACA:
+        model.verified[PIV] = False
+    model.selected = side
+
+
+async def to_verify(card: EmulatedCard, model: Model, candidate: bytes) -> None:
+    expected = model.compare(candidate)
+    if expected == "9000":
+        model.verified[model.selected] = True
+    assert await send(card, PIN_STATUS[model.selected] + f"08{candidate.hex()}") == expected
+
+
+async def to_change(card: EmulatedCard, model: Model, old: bytes, new: bytes) -> None:
+    expected = model.compare(old)
+    if expected == "9000":
+        model.pin = new
+        model.verified = {side: side == model.selected for side in model.verified}
+    reference = PIN_STATUS[model.selected][-2:]
+    assert await send(card, f"002400{reference}10{old.hex()}{new.hex()}") == expected
+
+
+async def to_ask(card: EmulatedCard, model: Model) -> None:
+    unverified = f"63C{model.tries}" if model.tries else "6983"
+    expected = "9000" if model.verified[model.selected] else unverified
+    assert await send(card, PIN_STATUS[model.selected]) == expected
+
+
+async def to_sign(card: EmulatedCard, model: Model) -> None:
+    if model.selected == PIV:
+        challenge = tlv.encode(0x7C, tlv.encode(0x82), tlv.encode(0x81, bytes(31) + b"\1"))
+        command = CommandAPDU(0, 0x87, 0x11, 0x9A, challenge, 256)
+        refused = 0x6982
+    else:
+        await select(card, f"{PKI}00")
+        command, refused = CommandAPDU(0x80, 0x42, 0, 0, bytes(31) + b"\1"), 0x6985
+    allowed = model.verified[model.selected]
+    assert (await whole(card, command)).sw == (0x9000 if allowed else refused)
+    await select(card, model.selected)
+
+
+async def to_reset(card: EmulatedCard, model: Model) -> None:
+    model.verified = {PIV: False, ACA: False}
+    await card.power_on()
+    await select(card, model.selected)
+
+
+PINS = st.sampled_from([PIN, PIN, PIN, WRONG_PIN])
+STEPS = st.one_of(
+    st.tuples(st.just(to_select), st.sampled_from([PIV, ACA])),
+    st.tuples(st.just(to_verify), PINS),
+    st.tuples(st.just(to_change), PINS, st.sampled_from([PIN, WRONG_PIN])),
+    st.tuples(st.sampled_from([to_ask, to_ask, to_sign, to_sign, to_reset])),
+)
+
+
+@given(script=st.lists(STEPS, min_size=30, max_size=50))
+def test_both_sides_are_in_the_state_that_the_model_is_in(
+    script: list[tuple[Callable[..., Awaitable[None]], *tuple[object, ...]]],
+) -> None:
+    async def play() -> None:
+        card, model = dual_card(KEYS, new_memory()), Model()
+        await to_reset(card, model)
+        for step, *arguments in script:
+            await step(card, model, *arguments)
+
+    trio.run(play)

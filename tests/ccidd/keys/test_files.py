@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import datetime as dt
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     pkcs12,
 )
+from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from ccidd.errors import UserError
@@ -33,13 +35,43 @@ def certificate_pem(algorithm: KeyAlgorithm) -> bytes:
     return credential(algorithm).certificate.public_bytes(Encoding.PEM)
 
 
-def p12(password: bytes | None) -> bytes:
+def issued(
+    subject: str, issuer: str, number: int, issuer_number: int, *, is_ca: bool | None
+) -> x509.Certificate:
+    """Makes a certificate of the P-256 key with a number, signed by that with another."""
+    names = [
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in (subject, issuer)
+    ]
+    key, issuer_key = private_key(P_256, number), private_key(P_256, issuer_number)
+    assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
+    now = dt.datetime.now(dt.UTC)
+    builder = (
+        x509.CertificateBuilder(names[1], names[0], key.public_key(), 1000 + number)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+    )
+    if is_ca is not None:
+        constraints = x509.BasicConstraints(ca=is_ca, path_length=None)
+        builder = builder.add_extension(constraints, critical=True)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+OWN = credential(P_256).certificate
+AUTHORITY = issued("CA", "CA", 1, 1, is_ca=True)
+OLD_AUTHORITY = issued("old CA", "old CA", 1, 1, is_ca=None)
+OF_OLD_AUTHORITY = issued("key", "old CA", 0, 1, is_ca=False)
+RENEWED = issued("key", "CA", 0, 1, is_ca=False)
+
+
+def p12(
+    password: bytes | None,
+    others: Sequence[x509.Certificate] = (AUTHORITY,),
+    own: x509.Certificate = OWN,
+) -> bytes:
     encryption = BestAvailableEncryption(password) if password else NoEncryption()
-    own = credential(P_256)
     key = private_key(P_256, 0)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    others = [credential(P_384).certificate]
-    return pkcs12.serialize_key_and_certificates(b"name", key, own.certificate, others, encryption)
+    return pkcs12.serialize_key_and_certificates(b"name", key, own, others, encryption)
 
 
 def write(directory: Path, content: bytes, mode: int = 0o600) -> Path:
@@ -202,13 +234,12 @@ def test_other_forms_are_told_what_to_do(tmp_path: Path) -> None:
         assert "\n" not in str(refused.value)
 
 
-def test_of_several_keys_in_pkcs12_the_others_are_told_of(tmp_path: Path) -> None:
-    password = b"x"
-    with capture_logs() as logs:
-        load_credentials(write(tmp_path, p12(password)), password)
-    (entry,) = logs
-    assert entry["event"] == "certificate_left_out"
-    assert entry["subject"] == "CN=test P-384 0"
+def test_of_several_keys_in_pkcs12_none_is_left_out_in_silence(tmp_path: Path) -> None:
+    content = p12(b"x", [AUTHORITY, credential(P_384).certificate])
+    with pytest.raises(UserError, match=r"another key \(CN=test P-384 0\), .* make a PEM file"):
+        load_credentials(write(tmp_path, content), b"x")
+    for content in (p12(b"x", [OLD_AUTHORITY], OF_OLD_AUTHORITY), p12(b"x", [RENEWED, AUTHORITY])):
+        assert load_credentials(write(tmp_path, content), b"x")
 
 
 @pytest.mark.parametrize(

@@ -187,19 +187,17 @@ def piv() -> Card:
 @pytest.fixture
 def socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where modules look for pcscd."""
-    socket = tmp_path / "pcscd.comm"
+    socket = tmp_path / "pcscd/pcscd.comm"
     monkeypatch.setenv("PCSCLITE_CSOCK_NAME", str(socket))
     return socket
 
 
 @asynccontextmanager
 async def reader(socket: Path, slot: Slot) -> AsyncIterator[None]:
-    """A pcscd with a reader, with its socket at a place that others see."""
-    link = socket.parent / "reader"
-    model = serial_model(1).name
-    async with serving(link, [slot]), pcscd(link, model) as host:
-        socket.unlink(missing_ok=True)
-        socket.symlink_to(f"/proc/{host.pid}/root/run/pcscd/pcscd.comm")
+    """A pcscd with a reader."""
+    link = socket.parent.parent / "reader"
+    async with serving(link, [slot]), pcscd(link, serial_model(1).name) as host:
+        assert host.socket == socket
         yield
 
 

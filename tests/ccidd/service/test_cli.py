@@ -97,6 +97,7 @@ def test_version_is_printed() -> None:
         (["--socket-path=x", "--transport=ccid"], "invalid choice: 'ccid'"),
         (["--socket-path=x", "--card=nonsense"], "no such type of card"),
         (["--socket-path=x", "--card=piv"], "give it keys=FILE.p12|FILE.pem, or card=NAME"),
+        (["--socket-path=x", "--card=piv,card=a,policy=us"], "policy=us: 'us' is none of use,"),
         (
             ["--socket-path=x", VSCARD, "--card=piv,card=a", "--card=piv,card=b"],
             "one slot; give --card once",

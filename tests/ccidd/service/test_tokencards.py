@@ -60,6 +60,19 @@ def token(softhsm: SoftHsm) -> str:
 
 
 @pytest.fixture
+def opened_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Token]:
+    """The PKCS#11 tokens that a test opens for its cards."""
+    opened: list[Token] = []
+
+    def open_and_tell(uri: str) -> Token:
+        opened.append(open_token(uri))
+        return opened[-1]
+
+    monkeypatch.setattr("ccidd.service.keysources.open_token", open_and_tell)
+    return opened
+
+
+@pytest.fixture
 def files(tmp_path: Path) -> Path:
     pem = private_key_pem(private_key(P_256, 1))
     pem += credential(P_256, 1).certificate.public_bytes(Encoding.PEM)
@@ -125,6 +138,17 @@ async def test_the_puk_does_not_change_the_pin_of_a_token(
     assert await verify(card, "123456") == 0x9000
 
 
+async def test_a_card_is_not_reset_whose_pin_is_a_token_s(state: State, token: str) -> None:
+    text = f"piv,pkcs11={token},vendor-extensions=on"
+    card = await selected(open_card(parse_card(text), state))
+    for pin in ("000000", "000000", "000000"):
+        await verify(card, pin)
+    assert await verify(card, "123456") == 0x6983
+    assert (await transmit(card, CommandAPDU(0, 0xFB, 0, 0))).sw == 0x6A81
+    assert await verify(card, "123456") == 0x6983
+    assert state.contents(state.cards()[0].guid) == {}
+
+
 async def test_a_token_that_is_used_twice_has_one_pin(state: State, token: str) -> None:
     first, second = (token.replace("?", f";object={name}?") for name in ("first", "second"))
     card = await selected(open_card(parse_card(f"piv,key9A={first},key9D={second}"), state))
@@ -159,17 +183,10 @@ async def test_a_guest_changes_the_password_of_a_database(state: State, tmp_path
 
 @pytest.mark.parametrize("kind", ["piv", "cac", "piv+cac"])
 async def test_what_a_pin_opened_ends_with_the_power(
-    state: State, token: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    state: State, token: str, kind: str, opened_tokens: list[Token]
 ) -> None:
-    opened: list[Token] = []
-
-    def open_and_tell(uri: str) -> Token:
-        opened.append(open_token(uri))
-        return opened[-1]
-
-    monkeypatch.setattr("ccidd.service.keysources.open_token", open_and_tell)
     card = open_card(parse_card(f"{kind},pkcs11={token.replace('?', ';object=second?')}"), state)
-    (on_token,) = opened
+    (on_token,) = opened_tokens
     verifications = {"piv": [(PIV, 0x80)], "cac": [(ACA, 0)], "piv+cac": [(PIV, 0x80), (ACA, 0)]}
     for aid, reference in verifications[kind]:
         for end in (card.power_on, card.power_off):
@@ -191,6 +208,43 @@ def private_keys(token: Token) -> int:
         return len(session.cryptoki.objects("CKO_PRIVATE_KEY"))
     finally:
         token._pool.give_back(session)
+
+
+@pytest.mark.parametrize("kind", ["piv", "cac", "own PIN"])
+async def test_a_pin_that_somebody_else_has_changed_must_be_entered_again(
+    state: State, softhsm: SoftHsm, files: Path, opened_tokens: list[Token], kind: str
+) -> None:
+    token = softhsm.add("a token", [StoredKey(P_256, b"\1", "key")])
+    (files / "password").write_bytes(b"123456")
+    pins = f",pin-file={files}/pin,password-file={files}/password" if kind == "own PIN" else ""
+    on_piv = kind != "cac"
+    card = open_card(parse_card(f"{'piv' if on_piv else kind},pkcs11={token}{pins}"), state)
+    await card.power_on()
+    aid = bytes.fromhex(PIV if on_piv else "A0000000790100")
+    await transmit(card, CommandAPDU(0, 0xA4, 4, 0, aid, 256))
+
+    async def verified(pin: str) -> int:
+        data = pin.encode().ljust(8, b"\xff") if pin else b""
+        return (await transmit(card, CommandAPDU(0, 0x20, 0, 0x80 * on_piv, data))).sw
+
+    async def signed() -> int:
+        if on_piv:
+            return await sign(card, 0x9A, P_256)
+        return (await transmit(card, CommandAPDU(0x80, 0x42, 0, 0, bytes(32), 256))).sw
+
+    assert await verified("111111" if pins else "123456") == 0x9000
+    assert await signed() == 0x9000
+    softhsm.set_pin("a token", b"123456", b"222222")
+    for session in opened_tokens[0]._pool._sessions:
+        session.cryptoki.kill()  # it would know the PIN as it was when it began
+    if pins:
+        assert await signed() == 0x6F00
+        assert await verified("") == 0x9000
+    else:
+        assert await signed() == (0x6982 if on_piv else 0x6985)
+        assert await verified("") == 0x63C2
+        assert await verified("222222") == 0x9000
+        assert await signed() == 0x9000
 
 
 async def test_the_cac_side_stays_open_while_piv_is_deselected(state: State, token: str) -> None:
@@ -435,6 +489,16 @@ async def test_what_was_counted_outlives_the_card(state: State) -> None:
     assert (await pin.tries_left(), await pin.max_tries()) == (2, 3)
     await pin.set_max_tries(5)
     assert (await pin.tries_left(), await pin.max_tries()) == (5, 5)
+
+
+async def test_tries_that_are_kept_from_guests_are_not_spent(state: State) -> None:
+    state.note_card(GUID, "piv")
+    token = FlaggedToken()
+    pin = TokenPin(state, GUID, 0x80, cast("Any", [token]), keep=1)
+    for _ in range(4):
+        assert not await pin.compare(b"000000\xff\xff")
+    assert await pin.tries_left() == 1
+    assert len(token.pins) == 2
 
 
 async def test_a_blocked_pin_is_not_shown_to_the_token(state: State) -> None:

@@ -18,7 +18,7 @@ from ccidd.transport.endpoint import (
     Endpoint,
     adopt,
     listen,
-    take_systemd_fd,
+    take_systemd_fds,
 )
 
 
@@ -169,16 +169,17 @@ def test_descriptors_that_cannot_be_served_are_refused() -> None:
         assert "neither listens nor is connected" in refusal(idle.fileno())
 
 
-def test_the_descriptor_that_systemd_passes() -> None:
+def test_the_descriptors_that_systemd_passes() -> None:
     pid = str(os.getpid())
-    environ = {"LISTEN_PID": pid, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "HOME": "/"}
-    assert take_systemd_fd(environ) == 3
+    environ = {"LISTEN_PID": pid, "LISTEN_FDS": "2", "LISTEN_FDNAMES": "x:y", "HOME": "/"}
+    assert take_systemd_fds(environ) == [("x", 3), ("y", 4)]
     assert environ == {"HOME": "/"}
-    assert take_systemd_fd({}) is None
-    assert take_systemd_fd({"LISTEN_PID": f"{os.getpid() + 1}", "LISTEN_FDS": "1"}) is None
-    assert take_systemd_fd({"LISTEN_PID": pid, "LISTEN_FDS": "0"}) is None
-    with pytest.raises(UserError, match="passed 2 sockets"):
-        take_systemd_fd({"LISTEN_PID": pid, "LISTEN_FDS": "2"})
+    assert take_systemd_fds({}) == []
+    assert take_systemd_fds({"LISTEN_PID": f"{os.getpid() + 1}", "LISTEN_FDS": "1"}) == []
+    assert take_systemd_fds({"LISTEN_PID": pid, "LISTEN_FDS": "0"}) == []
+    assert take_systemd_fds({"LISTEN_PID": pid, "LISTEN_FDS": "x"}) == []
+    unnamed = {"LISTEN_PID": pid, "LISTEN_FDS": "2"}
+    assert [fd for _name, fd in take_systemd_fds(unnamed)] == [3, 4]
 
 
 # Connecting.

@@ -128,7 +128,7 @@ COMMANDS = (
     *("00A40200", "00A4020003DB0000", "00A4000002DB00", "00A40100023F00", "80FE0000"),
     *("00FE000000", "00C0000000", "00C00000", "00CA9F7F", GET_RESPONSE, "00CA9F7F10"),
     *("00CA006600", "00CA7F68", GET_RESPONSE, "00CA7F6800", "00CA123400", "00CB3FFF00"),
-    *("0084000008", "805A0000", "00200100", "00200001", "00240001", "0087119A00", "00DB3FFF00"),
+    *("0082000008", "805A0000", "00200100", "00200001", "002C0001", "0087119A00", "00DB3FFF00"),
     *("00B0000000", "00D6000001AA", "0070000000"),
 )
 
@@ -247,7 +247,7 @@ async def test_the_pin_stays_verified_in_all_applets_until_the_reset(pair: Pair)
 
 PIECES = st.binary(max_size=8).map(bytes.hex)
 BYTE = st.sampled_from(["00", "01", "02", "03", "40", "50", "60", "80", "FF"])
-INS = st.sampled_from(["42", "4C", "52", "56", "58", "A4", "C0", "CA", "84", "FE"])
+INS = st.sampled_from(["42", "4C", "52", "56", "58", "A4", "C0", "CA", "82", "FE"])
 
 
 @st.composite
@@ -311,7 +311,10 @@ class Difference:
 
 
 INFORMATION = "01051002060202"
+CHANGE_PIN = f"0024000010{PIN.hex()}{WRONG_PIN.hex()}"
 DIFFERENCES = (
+    Difference("the PIN can be changed", (select(ACA),), CHANGE_PIN, "6D00", "9000"),
+    Difference("there are random numbers", (select(ACA),), "0084000108", "6D00", "6A86"),
     Difference("a wrong PIN costs a try", (), WRONG_LOGIN, "6985", "63C2"),
     Difference("how many tries are left can be asked", (), PIN_STATUS, "6A88", "63C3"),
     Difference("after a wrong PIN, too", (LOGIN, "00200001"), f"{PIN_STATUS}01AA", "6985", "63C2"),

@@ -212,6 +212,54 @@ async def test_the_pin_may_be_a_token_s_and_of_any_length(pin: str) -> None:
     assert await verify(card, pin.encode() + b"x") == "63C2"
 
 
+@pytest.mark.parametrize("aid", [ACA, CCC, f"{PKI}01", "A0000000030000"])
+async def test_the_pin_is_changed_in_any_applet(aid: str) -> None:
+    card = await powered()
+    await select(card, aid)
+    change = f"0024000010{PIN.hex()}{b'123456'.hex()}FFFF"
+    assert await send(card, change) == "9000"
+    assert await send(card, "00200000") == "9000"
+    assert await verify(card) == "63C2"
+    assert await send(card, change) == "63C1"
+    assert await verify(card, b"123456") == "9000"
+
+
+@pytest.mark.parametrize(
+    ("change", "sw"),
+    [
+        (f"0024000110{PIN.hex() * 2}", "6A00"),
+        (f"0024010010{PIN.hex() * 2}", "6A00"),
+        ("00240000", "6700"),
+        (f"0024000008{PIN.hex()}", "6700"),
+        (f"002400000F{PIN.hex()}{PIN.hex()[2:]}", "6700"),
+        (f"0024000010{PIN.hex()}3132333435FFFFFF", "6A80"),
+        (f"0024000010{PIN.hex()}31323334353641FF", "6A80"),
+        (f"0024000010{PIN.hex()}FFFFFFFFFFFFFFFF", "6A80"),
+    ],
+)
+async def test_changes_that_cost_no_try(change: str, sw: str) -> None:
+    card = await powered()
+    await select(card, ACA)
+    assert await send(card, change) == sw
+    assert await send(card, "00200000") == "63C3"
+    for _ in range(3):
+        await verify(card, WRONG_PIN)
+    assert await send(card, f"0024000010{PIN.hex() * 2}") == "6983"
+
+
+async def test_challenges_are_random() -> None:
+    card = await powered()
+    assert await send(card, "0084000008") == "6900"
+    for aid in (ACA, CCC, f"{PKI}00"):
+        await select(card, aid)
+        answers = {await send(card, command) for command in ("0084000008", "8084000000") * 3}
+        assert len(answers) == 6
+        assert all(len(answer) == 20 and answer.endswith("9000") for answer in answers)
+        assert await send(card, "00840000") == "6108"
+        assert await send(card, "0084000100") == "6A86"
+        assert await send(card, "0084000001AA08") == "6700"
+
+
 async def test_power_off_closes() -> None:
     card = await powered()
     await verify(card)

@@ -137,6 +137,27 @@ async def test_each_wrong_pin_costs_one_try(tmp_path: Path) -> None:
             await opensc.verify_pin(PIN)
 
 
+@pytest.mark.parametrize("kind", ["cac", "piv+cac"])
+async def test_opensc_s_own_test_of_a_token(tmp_path: Path, kind: str) -> None:
+    keys = {
+        KeyReference.AUTHENTICATION: IDENTIFICATION,
+        KeyReference.SIGNATURE: SIGNATURE,
+        KeyReference.KEY_MANAGEMENT: ENCRYPTION,
+    }
+    card = a_cac() if kind == "cac" else dual_card(keys, new_memory(PIN))
+    async with opensc_with(card, tmp_path) as opensc:
+        said = await opensc.run("pkcs11-tool", "--login", f"--pin={PIN.decode()}", "--test")
+        assert said.endswith("No errors\n")
+        assert "seems to be OK" in said  # random numbers
+
+
+async def test_opensc_changes_the_pin(tmp_path: Path) -> None:
+    async with opensc_with(a_cac(), tmp_path) as opensc:
+        pins = ("--pin", PIN.decode(), "--new-pin", "123456")
+        await opensc.run("pkcs11-tool", "--login", "--change-pin", *pins)
+        await opensc.verify_pin(b"123456")
+
+
 async def test_opensc_takes_a_card_that_is_both_for_a_piv_card_and_can_be_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

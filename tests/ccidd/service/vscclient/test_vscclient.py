@@ -16,9 +16,11 @@ import trio
 from ccid_protocol import vscard
 from ccid_protocol.apdu import CommandAPDU
 from ccidd.keys.key import KeyAlgorithm
+from ccidd.service.vscclient.cli import main
 from qemu_peer import QemuPeer
 from terminal import new_terminal
-from tokens import nss_database
+from tokens import PIN as TOKEN_PIN
+from tokens import SOFTHSM, SoftHsm, StoredKey, nss_database, register_module
 
 VSCCLIENT = str(Path(sys.executable).with_name("ccidd-vscclient"))
 PASSWORD = "654321"
@@ -202,6 +204,46 @@ async def test_certificates_of_the_option_c_are_one_more_reader(
         assert (await peer.transmit(SELECT_PKI[1]))[0] == 0x61
 
 
+async def test_certificates_may_be_on_a_token_of_a_module(
+    tmp_path: Path, environ: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    softhsm = SoftHsm(tmp_path / "softhsm", monkeypatch)
+    softhsm.add("my token", [StoredKey(KeyAlgorithm.RSA_2048, b"\1", "id-cert")])
+    database = nss_database(tmp_path / "database", {}, "")
+    register_module(database, "SoftHSM", SOFTHSM)
+    reader = "soft=(my token,Test,CAC,,my token:id-cert)"
+    async with (
+        listening() as qemu,
+        running("-e", emul_args(database, reader), *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        assert (await peer.transmit(SELECT_PKI[0]))[0] == 0x61
+        verify = CommandAPDU(0, 0x20, 0, 0, TOKEN_PIN).encode()
+        assert await peer.transmit(verify) == b"\x90\x00"
+    other = emul_args(database, reader.replace("id-cert", "nobody"))
+    result = ended("-e", other, "127.0.0.1", "1")
+    assert result.returncode == 1
+    assert "module 'SoftHSM': " in result.stderr
+
+
+async def test_two_may_have_the_same_database(
+    database: Path, tmp_path: Path, environ: None
+) -> None:
+    options = ["-e", emul_args(database, soft("id-cert"))]
+    async with (
+        listening() as qemu,
+        running(*options, *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as one,
+        running(*options, *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as other,
+    ):
+        for peer in (one, other):
+            await peer.until(lambda peer=peer: peer.atr)  # type: ignore[misc] # mypy: lambda
+            assert (await peer.transmit(SELECT_PKI[0]))[0] == 0x61
+            assert await peer.transmit(VERIFY) == b"\x90\x00"
+
+
 # Commands.
 
 
@@ -369,13 +411,20 @@ async def test_a_peer_that_is_no_qemu_is_told_apart(
         ([*["-ca"] * 101, "localhost", "2001"], "-c: too many certificates (max = 100)"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(arguments: Sequence[str], complaint: str) -> None:
-    result = ended(*arguments)
-    assert result.returncode == 4
-    assert result.stdout == ""
-    assert result.stderr.startswith(f"ccidd-vscclient: {complaint}")
-    assert result.stderr.endswith("; see ccidd-vscclient --help\n")
-    assert result.stderr.count("\n") == 1
+def test_a_wrong_command_line_is_one_line(
+    arguments: Sequence[str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ccidd-vscclient", *arguments])
+    with pytest.raises(SystemExit, match="4"):
+        main()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"ccidd-vscclient: {complaint}")
+    assert printed.err.endswith("; see ccidd-vscclient --help\n")
+    assert printed.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -385,7 +434,7 @@ def test_a_wrong_command_line_is_one_line(arguments: Sequence[str], complaint: s
         ('db="/nowhere" use_hw=no soft=(,T,CAC,,a)', "cannot read the NSS database /nowhere/"),
         ('db="{db}" use_hw=no soft=(,T,CAC,,)', "soft=(,T,…): it names no certificate"),
         ('db="{db}" use_hw=no soft=(,T,CAC,,nobody)', "nobody"),
-        ('db="{db}" use_hw=no soft=(Other,T,CAC,,id-cert)', "soft=(Other,T,…): "),
+        ('db="{db}" use_hw=no soft=(Other,T,CAC,,id-cert)', "lists no module that could have it"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(
@@ -407,20 +456,14 @@ def test_a_database_without_a_password_has_no_pin(tmp_path: Path, environ: None)
     assert "certutil -W" in result.stderr
 
 
-def test_the_help_tells_of_all_there_is(environ: None) -> None:
-    result = ended("--help")
-    assert result.returncode == 0
-    for word in (
-        "-e",
-        "-c",
-        "-d",
-        "-p",
-        "HOST PORT",
-        "soft=(",
-        "use_hw=",
-        "hw_type=",
-        "hw_params=",
-    ):
-        assert word in result.stdout
+def test_the_help_tells_of_all_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ccidd-vscclient", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    printed = capsys.readouterr().out
+    for word in ("-e", "-c", "-d", "-p", "HOST PORT", "db=", "soft=(", "use_hw=", "hw_type="):
+        assert word in printed
     for command in ("insert", "remove", "select", "list", "debug", "exit"):
-        assert f"\n  {command}" in result.stdout
+        assert f"\n  {command}" in printed

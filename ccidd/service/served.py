@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One reader at its front door, from the opening of its socket to its end."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, TypeAlias
+
+import structlog
+import trio
+
+from ccidd.card.guard.guest import Guest
+from ccidd.reader.slot import Slot
+from ccidd.transport.endpoint import Endpoint, Handler
+from ccidd.transport.serial import PseudoTerminal
+from ccidd.transport.sockets import peer_name
+from ccidd.transport.tcp import PromptStream
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+OpenEndpoint: TypeAlias = Callable[[], Endpoint]
+
+Background: TypeAlias = Callable[[], Awaitable[None]]
+
+STOP_TIMEOUT: Final = 3.0
+"""Seconds that a connection has to end when its reader is to."""
+
+
+class ServedReader(ABC):
+    """A reader that guests can connect to.
+
+    Args:
+        name: what to call it in the log, where there are several.
+        slots: its slots.
+        background: what is to run meanwhile, such as what puts cards into the slots.
+
+    Attributes:
+        is_connected: whether a guest is connected.
+        was_served: whether a guest ever spoke the right protocol.
+        changed: called when `is_connected` has changed; it must not wait.
+    """
+
+    def __init__(
+        self, slots: Sequence[Slot], background: Sequence[Background], name: str | None
+    ) -> None:
+        self.name: Final = name
+        self.slots: Final = slots
+        self._background = background
+        self.is_connected = False
+        self.was_served = False
+        self.changed: Callable[[], None] = _ignore
+
+    @contextlib.contextmanager
+    @abstractmethod
+    def opened(self) -> Iterator[None]:
+        """Opens what guests connect to, and closes it in the end.
+
+        Raises:
+            UserError: It cannot be opened.
+        """
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until `stop` has ended, or until no connection can come any more.
+
+        Args:
+            task_status: started as soon as guests can connect.
+        """
+        if self.name is not None:
+            structlog.contextvars.bind_contextvars(reader=self.name)
+        async with trio.open_nursery() as nursery:
+            for task in self._background:
+                nursery.start_soon(task)
+            await self._serve(task_status)
+            nursery.cancel_scope.cancel()
+
+    @abstractmethod
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        """Serves while cards come and go."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Unplugs the reader: what is in flight is answered, and the guest sees its cards go."""
+
+    def _set_connected(self, *, connected: bool) -> None:
+        self.is_connected = connected
+        self.changed()
+
+
+class SocketReader(ServedReader):
+    """A reader that QEMU connects to, over one connection at a time.
+
+    Args:
+        slots: its slots.
+        open_endpoint: opens what connections come from.
+        handler: serves a connection.
+        background: what is to run meanwhile.
+        name: what to call it in the log, where there are several.
+        guest: is told who is connected.
+    """
+
+    def __init__(  # noqa: PLR0913 (each is another side of it)
+        self,
+        slots: Sequence[Slot],
+        open_endpoint: OpenEndpoint,
+        handler: Handler,
+        *,
+        background: Sequence[Background] = (),
+        name: str | None = None,
+        guest: Guest | None = None,
+    ) -> None:
+        super().__init__(slots, background, name)
+        self._open_endpoint = open_endpoint
+        self._handler = handler
+        self._guest = guest or Guest()
+        self._connection = trio.Lock()
+        self._stopping = False
+        self._endpoint: Endpoint | None = None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """See `ServedReader.opened`."""
+        self._endpoint = self._open_endpoint()
+        try:
+            yield
+        finally:
+            self._endpoint.close()
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        assert self._endpoint is not None
+        await self._endpoint.run(self._handle, task_status=task_status)
+
+    async def _handle(self, stream: trio.abc.Stream) -> bool:
+        async with self._connection:
+            if self._stopping:
+                return False
+            if isinstance(stream, trio.SocketStream | PromptStream):
+                self._guest.name = peer_name(stream.socket)
+            log.info("connection_opened")
+            self._set_connected(connected=True)
+            try:
+                served = await self._handler(stream)
+            except Exception:
+                # A fault of ours ends this connection; the next one may fare better.
+                log.exception("connection_fault")
+                return False
+            finally:
+                self._set_connected(connected=False)
+            self.was_served = self.was_served or served
+            return served
+
+    async def stop(self) -> None:
+        """See `ServedReader.stop`."""
+        self._stopping = True
+        for slot in self.slots:
+            slot.unplug()
+        with trio.move_on_after(STOP_TIMEOUT):
+            await self._connection.acquire()
+
+
+class LineReader(ServedReader):
+    """A reader on a pseudo-terminal, for a program of this host.
+
+    Args:
+        slots: its slots.
+        line: the pseudo-terminal; it is closed in the end.
+        serve_on_line: serves the reader on the line until the slots are unplugged.
+        background: what is to run meanwhile.
+        name: what to call it in the log, where there are several.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        line: PseudoTerminal,
+        serve_on_line: Background,
+        *,
+        background: Sequence[Background] = (),
+        name: str | None = None,
+    ) -> None:
+        super().__init__(slots, background, name)
+        self._line = line
+        self._serve_on_line = serve_on_line
+        self._ended = trio.Event()
+        self.was_served = True
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """See `ServedReader.opened`."""
+        try:
+            yield
+        finally:
+            self._line.close()
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await self._serve_on_line()
+        self._ended.set()
+
+    async def stop(self) -> None:
+        """See `ServedReader.stop`."""
+        for slot in self.slots:
+            slot.unplug()
+        with trio.move_on_after(STOP_TIMEOUT):
+            await self._ended.wait()
+
+
+def _ignore() -> None:
+    """Nobody wants to know."""
