@@ -7,7 +7,7 @@ their own, and the guest sees the selected one. Until one is selected, that is t
 in it, for as long as that card is there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -20,14 +20,19 @@ class Reader:
     """A reader.
 
     Attributes:
-        name: its name.
+        describe: gives its name.
         slot: where its card comes and goes.
         is_ejected: whether the card was taken out by command, and is there still.
     """
 
-    name: str
+    describe: Callable[[], str]
     slot: Slot
     is_ejected: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.describe()
 
     @property
     def insertion(self) -> Insertion | None:

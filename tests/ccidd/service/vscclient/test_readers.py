@@ -27,12 +27,12 @@ ONE, TWO, OTHER = NamedCard(), NamedCard(), NamedCard()
 
 
 class Desk:
-    """Readers with the names 0, 1 and 2, and what the guest sees of them."""
+    """Some readers, and what the guest sees of them."""
 
     def __init__(self, *cards: Card | None) -> None:
         self.slots = [Slot(card) for card in cards]
         self._guest = Slot()
-        self.readers = Readers([Reader(str(n), s) for n, s in enumerate(self.slots)], self._guest)
+        self.readers = Readers([Reader(str, slot) for slot in self.slots], self._guest)
 
     def seen(self) -> Card | None:
         insertion = self._guest.insertion
