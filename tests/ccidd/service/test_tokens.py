@@ -410,6 +410,134 @@ async def test_a_wrong_pin_of_a_file_is_tried_once(
     assert len(reasons) == 2
 
 
+# Tokens with a keypad: SoftHSM's, before which the PIN comes from a file that the test writes.
+# test_pkcs11.py shows that what reaches such a token's module is C_Login without a PIN.
+
+KEYPAD = """
+import os, pathlib
+
+plain_info = PyKCS11.PyKCS11Lib.getTokenInfo
+plain_login = PyKCS11.Session.login
+
+def get_token_info(self, slot):
+    info = plain_info(self, slot)
+    info.flags |= PyKCS11.CKF_PROTECTED_AUTHENTICATION_PATH
+    return info
+
+def login(self, pin, user_type=PyKCS11.CKU_USER):
+    assert not pin
+    keypad = pathlib.Path(os.environ["KEYPAD"])
+    while not keypad.exists():
+        time.sleep(0.02)
+    entered = keypad.read_bytes()
+    keypad.unlink()
+    if not entered:
+        raise PyKCS11.PyKCS11Error(PyKCS11.CKR_FUNCTION_CANCELED)
+    plain_login(self, entered, user_type)
+
+PyKCS11.PyKCS11Lib.getTokenInfo = get_token_info
+PyKCS11.Session.login = login
+"""
+
+
+@pytest.fixture
+def keypad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shim: Callable[[str], None]
+) -> Callable[[bytes], None]:
+    """Gives what enters a PIN at a token's keypad, or nothing."""
+    shim(KEYPAD)
+    file = tmp_path / "keypad"
+    monkeypatch.setenv("KEYPAD", str(file))
+
+    def enter(pin: bytes) -> None:
+        (tmp_path / "new").write_bytes(pin)
+        (tmp_path / "new").rename(file)
+
+    return enter
+
+
+async def test_a_token_with_a_keypad_gets_its_pin_there(
+    state: State, softhsm: SoftHsm, keypad: Callable[[bytes], None]
+) -> None:
+    uri = token_option(softhsm, "a token", [*ONE_KEY, StoredKey(RSA, b"\2", "b")])
+    async with served(f"piv,token={uri}", state) as (slot,):
+        card = await selected(await inserted(slot, 10))
+        keypad(PIN)
+        assert await verify(card, "000000") == 0x9000
+        assert await sign(card) == 0x9000
+        keypad(PIN)
+        assert await verify(card, "000000") == 0x9000
+        assert await sign(card, 0x9C, RSA) == 0x9000
+        change = b"123456\xff\xff654321\xff\xff"
+        keypad(PIN)
+        assert (await transmit(card, CommandAPDU(0, 0x24, 0, 0x80, change))).sw == 0x6A81
+
+
+async def test_what_is_entered_at_a_keypad_is_told(
+    state: State, softhsm: SoftHsm, keypad: Callable[[bytes], None]
+) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    async with served(f"piv,token={uri}", state) as (slot,):
+        card = await selected(await inserted(slot, 10))
+        keypad(b"654321")
+        assert await verify(card, "123456") == 0x63C2
+        for _ in range(4):
+            keypad(b"")
+            assert await verify(card, "123456") == 0x6985
+        keypad(b"654321")
+        assert await verify(card, "123456") == 0x63C1
+        keypad(PIN)
+        assert await verify(card, "123456") == 0x9000
+
+
+async def test_nobody_is_asked_at_a_keypad_who_does_not_expect_it(
+    state: State, softhsm: SoftHsm, keypad: Callable[[bytes], None]
+) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    async with served(f"piv,token={uri}", state) as (slot,):
+        card = await selected(await inserted(slot, 10))
+        keypad(PIN)
+        assert await verify(card, "123456") == 0x9000
+        assert await sign(card) == 0x9000
+        # The module crashes, and its session is opened again.
+        os.kill(workers()[-1], signal.SIGKILL)
+        assert await sign(card) == 0x6F00
+        keypad(PIN)
+        assert await verify(card, "123456") == 0x9000
+        assert await sign(card) == 0x9000
+
+
+@pytest.mark.usefixtures("keypad")
+async def test_a_token_that_goes_while_its_keypad_waits(state: State, softhsm: SoftHsm) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    async with served(f"piv,token={uri}", state) as (slot,):
+        card = await selected(await inserted(slot, 10))
+        answers = []
+
+        async def use() -> None:
+            answers.append(await verify(card, "123456"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use)
+            await trio.sleep(0.5)
+            softhsm.remove()
+            await emptied(slot)
+        assert answers == [0x6F00]
+
+
+@pytest.mark.usefixtures("keypad")
+def test_a_keypad_and_a_pin_from_a_file_exclude_each_other(
+    state: State, softhsm: SoftHsm, tmp_path: Path
+) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    pin_file = tmp_path / "pin"
+    pin_file.write_bytes(PIN)
+    with pytest.raises(UserError, match="keypad of its own; leave out pin-source"):
+        open_supply(parse_card(f"piv,pkcs11={uri}&pin-source={pin_file}"), state)
+    with pytest.raises(UserError, match="keypad of its own: leave out pin-file"):
+        open_supply(parse_card(f"piv,pkcs11={uri},pin-file={pin_file}"), state)
+
+
 # What goes wrong.
 
 
