@@ -18,12 +18,10 @@ from ccidd.card.piv.references import KeyReference
 from ccidd.keys import tokenwatch
 from ccidd.keys.cryptoki import Cryptoki, CryptokiError
 from ccidd.keys.key import KeyAlgorithm
-from ccidd.keys.modules import configured_modules
 from ccidd.keys.tokenwatch import PresentToken, TokenWatch
 from ccidd.reader.slot import Slot
-from ccidd.transport.serial import serial_model
 from credentials import credential
-from pcscd import pcscd, serving
+from pcsc_tokens import OPENSC, reader, use_pcscd_in
 from piv import new_memory
 from tokens import SOFTHSM, SoftHsm
 
@@ -174,36 +172,20 @@ async def test_a_module_that_cannot_be_loaded_is_tried_ever_later(tmp_path: Path
 
 
 @pytest.fixture
-def opensc() -> str:
-    return next(module for module in configured_modules() if "opensc" in module)
-
-
-@pytest.fixture
 def piv() -> Card:
     keys = {KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256)}
     return piv_card(keys, new_memory())
 
 
 @pytest.fixture
-def socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where modules look for pcscd."""
-    socket = tmp_path / "pcscd/pcscd.comm"
-    monkeypatch.setenv("PCSCLITE_CSOCK_NAME", str(socket))
-    return socket
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    use_pcscd_in(tmp_path, monkeypatch)
+    return tmp_path
 
 
-@asynccontextmanager
-async def reader(socket: Path, slot: Slot) -> AsyncIterator[None]:
-    """A pcscd with a reader."""
-    link = socket.parent.parent / "reader"
-    async with serving(link, [slot]), pcscd(link, serial_model(1).name) as host:
-        assert host.socket == socket
-        yield
-
-
-async def test_cards_are_seen_when_they_come_and_go(socket: Path, opensc: str, piv: Card) -> None:
+async def test_cards_are_seen_when_they_come_and_go(directory: Path, piv: Card) -> None:
     slot = Slot()
-    async with reader(socket, slot), watching(opensc) as seen:
+    async with reader(directory, slot), watching(OPENSC) as seen:
         await seen.labels(within=10)
         for _ in range(2):
             # Nothing is asked again and again meanwhile.
@@ -220,23 +202,21 @@ async def test_cards_are_seen_when_they_come_and_go(socket: Path, opensc: str, p
 
 
 async def test_a_pcscd_that_comes_and_goes_takes_its_cards_along(
-    socket: Path, opensc: str, piv: Card
+    directory: Path, piv: Card
 ) -> None:
-    async with watching(opensc) as seen:
+    async with watching(OPENSC) as seen:
         await seen.labels(within=10)
         for _ in range(2):
-            async with reader(socket, Slot(piv)):
+            async with reader(directory, Slot(piv)):
                 await seen.labels("test P-256 0", within=10)
             await seen.labels(within=5)
 
 
-async def test_a_process_that_waits_ends_with_those_who_wait_for_it(
-    socket: Path, opensc: str
-) -> None:
-    async with reader(socket, Slot()):
+async def test_a_process_that_waits_ends_with_those_who_wait_for_it(directory: Path) -> None:
+    async with reader(directory, Slot()):
         cryptoki = Cryptoki(10)
         # The reader is this process's own.
-        await trio.to_thread.run_sync(cryptoki.load, opensc)
+        await trio.to_thread.run_sync(cryptoki.load, OPENSC)
         await trio.to_thread.run_sync(cryptoki.tokens)
         async with trio.open_nursery() as nursery:
 

@@ -19,19 +19,23 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cards import transmit
 from ccid_protocol import tlv
 from ccid_protocol.apdu import CommandAPDU
+from ccid_protocol.atr import ATR
 from ccidd.card.card import Card, CardGoneError
+from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.contents import certificate_in
-from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS
+from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS, KeyReference
 from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.reader.slot import Slot
+from ccidd.service import tokens
 from ccidd.service.cards import open_supply
 from ccidd.service.options import parse_card
 from ccidd.service.state import State
 from ccidd.service.supply import fill
 from crash import CHEAP
 from credentials import credential
-from piv import selected, verify
+from pcsc_tokens import OPENSC, reader, use_pcscd_in
+from piv import new_memory, selected, verify
 from tokens import PIN, SOFTHSM, SoftHsm, StoredKey, uri
 
 RSA, P_256, P_384 = KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256, KeyAlgorithm.P_384
@@ -271,6 +275,23 @@ async def test_keys_that_are_put_on_a_token_later_make_it_a_card(
             card = await selected(await inserted(slots[0], 6))
             assert await verify(card, "123456") == 0x9000
     assert sum(entry["event"] == "token_not_used" for entry in logs) == 1
+
+
+async def test_a_token_that_gets_another_key_becomes_another_card(
+    state: State, softhsm: SoftHsm
+) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    async with served(f"piv,token={uri}", state) as (slot,):
+        first = await selected(await inserted(slot, 10))
+        assert await verify(first, "123456") == 0x9000
+        softhsm.put("a token", [StoredKey(RSA, b"\2", "second")])
+        # It is left alone while it is in use.
+        await trio.sleep(2 * tokens._LOOK_INTERVAL)
+        assert await sign(first) == 0x9000
+        await first.power_off()
+        await wait_until([slot], lambda: is_other(slot, first), 2 * tokens._LOOK_INTERVAL)
+        second = await selected(await inserted(slot))
+        assert await certificates(second) == {0x9A: P_256, 0x9C: RSA}
 
 
 async def wait_until_logged(logs: Sequence[Mapping[str, object]], event: str) -> None:
@@ -536,6 +557,72 @@ def test_a_keypad_and_a_pin_from_a_file_exclude_each_other(
         open_supply(parse_card(f"piv,pkcs11={uri}&pin-source={pin_file}"), state)
     with pytest.raises(UserError, match="keypad of its own: leave out pin-file"):
         open_supply(parse_card(f"piv,pkcs11={uri},pin-file={pin_file}"), state)
+
+
+# A token that is a card itself, in a reader of pcscd's, through OpenSC's module.
+
+
+class SlowCard(Card):
+    """A PIV card that signs when it is told to."""
+
+    def __init__(self) -> None:
+        keys = {KeyReference.AUTHENTICATION: credential(P_256)}
+        self._card = piv_card(keys, new_memory())
+        self.signing = trio.Event()
+        self.may_sign = trio.Event()
+
+    async def power_on(self) -> ATR:
+        return await self._card.power_on()
+
+    async def power_off(self) -> None:
+        await self._card.power_off()
+
+    async def transmit(self, command: bytes) -> bytes:
+        if command[1] == 0x87:  # GENERAL AUTHENTICATE
+            self.signing.set()
+            await self.may_sign.wait()
+        return await self._card.transmit(command)
+
+
+async def test_a_card_in_a_reader_of_the_host_is_a_token(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_pcscd_in(tmp_path, monkeypatch)
+    hardware, place = SlowCard(), Slot()
+    hardware.may_sign.set()
+    text = f"piv,token=any,module={OPENSC}"
+    async with reader(tmp_path, place), served(text, state) as slots:
+        for _ in range(2):
+            place.insert(hardware)
+            card = await selected(await inserted(slots[0], 20))
+            assert await verify(card, "654321") == 0x63C2
+            assert await verify(card, "123456") == 0x9000
+            assert await sign(card) == 0x9000
+            place.remove()
+            await emptied(slots[0], 5)
+
+        # It is taken out while it signs, which some of OpenSC's versions wait for without end.
+        place.insert(hardware)
+        card = await selected(await inserted(slots[0], 20))
+        assert await verify(card, "123456") == 0x9000
+        hardware.may_sign, hardware.signing = trio.Event(), trio.Event()
+        answers = []
+
+        async def use() -> None:
+            answers.append(await sign(card))
+            assert slots[0].insertion is not None
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use)
+            await hardware.signing.wait()
+            place.remove()
+            await emptied(slots[0], 10)
+        assert answers == [0x6F00]
+        hardware.may_sign.set()
+        place.insert(hardware)
+        card = await selected(await inserted(slots[0], 20))
+        assert await verify(card, "123456") == 0x9000
+        assert await sign(card) == 0x9000
 
 
 # What goes wrong.
