@@ -226,6 +226,7 @@ class TokenSupply(CardSupply):
         options: a `--card` with `token`.
         state: where tries are counted.
         protect: what stands between the guest and each card.
+        keep: how many tries of a token's PIN guests leave.
         accepts: says of each token whether it may become a card; by default, all may.
 
     Attributes:
@@ -240,9 +241,11 @@ class TokenSupply(CardSupply):
         options: CardOptions,
         state: State,
         protect: Protect,
+        keep: int = 0,
         accepts: Callable[[TokenInfo], bool] | None = None,
     ) -> None:
         self._options = options
+        self._keep = keep
         self._accepts = accepts
         self.labels: dict[int, str] = {}
         self._kind = CARD_TYPES[options.type]
@@ -375,7 +378,7 @@ class TokenSupply(CardSupply):
             raise UserError(f"{token.name} has no key that a {self._options.type} card can have")
         guid = _guid(present, placed)
         self._state.note_card(str(guid), self._options.type)
-        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token])}
+        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token], keep=self._keep)}
         shared = "vendor-extensions" not in switches
         memory = StoredMemory(self._state, self._state.card(str(guid)), pins, shared=shared)
         try:

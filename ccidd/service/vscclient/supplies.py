@@ -17,7 +17,7 @@ from ccidd.keys.modules import configured_modules
 from ccidd.keys.nss import database_directory
 from ccidd.keys.nssmodules import registered_modules
 from ccidd.service.cards import open_supply
-from ccidd.service.guards import protector
+from ccidd.service.guards import guard_rules, protector
 from ccidd.service.options import ANY_TOKEN, PCSC, CardOptions
 from ccidd.service.readers import Pinentries
 from ccidd.service.state import State
@@ -101,7 +101,8 @@ class Sources:
             }
             options = CardOptions(_CAC, values)
             accepts = partial(_is_served, self._emulation.hardware)
-            supply = TokenSupply(options, self._state, self._protect(options), accepts)
+            keep = guard_rules(options).retry_floor
+            supply = TokenSupply(options, self._state, self._protect(options), keep, accepts)
             yield Source(supply, [partial(_token_name, supply, n) for n in range(_MAX_TOKENS)])
         elif self._emulation.soft:
             log.info("no_modules", database=self._database, hint="modutil -add")
