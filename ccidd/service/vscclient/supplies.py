@@ -102,7 +102,8 @@ class Sources:
             options = CardOptions(_CAC, values)
             accepts = partial(_is_served, self._emulation.hardware)
             keep = guard_rules(options).retry_floor
-            supply = TokenSupply(options, self._state, self._protect(options), keep, accepts)
+            protect = self._protect(options)
+            supply = TokenSupply(options, self._state, protect, keep, accepts)
             yield Source(supply, [partial(_token_name, supply, n) for n in range(_MAX_TOKENS)])
         elif self._emulation.soft:
             log.info("no_modules", database=self._database, hint="modutil -add")
