@@ -338,20 +338,26 @@ async def test_the_documents_command_gives_a_guest_the_hosts_card(
         assert (await peer.transmit(rest))[0] == 0x61
 
 
-@pytest.mark.parametrize("use", ["yes", "no"])
-async def test_what_is_no_hardware_is_not_served_unasked(
-    use: str, with_module: Path, tmp_path: Path, environ: None
+@pytest.mark.parametrize("use", ["any", "yes", "no"])
+async def test_what_is_no_hardware_is_served_if_that_is_asked_for(
+    use: str, with_module: Path, softhsm: SoftHsm, tmp_path: Path, environ: None
 ) -> None:
+    softhsm.configure()
     emulation = f'db="sql:{with_module}" use_hw={use} {soft("id-cert")}'
     async with (
         listening() as qemu,
-        running("-d11", "-e", emulation, *qemu.arguments, tmp_path=tmp_path) as client,
+        running("-e", emulation, *qemu.arguments, tmp_path=tmp_path) as client,
         qemu.client() as peer,
     ):
         await peer.until(lambda: peer.atr)
         await client.sees("> ")
-        assert (await client.does("list")).count("(hardware)") == (4 if use == "yes" else 0)
-        assert "my token" not in await client.does("list")
+        listed = await client.does("list")
+        while use == "any" and "  1 CARD_PRESENT my token\n" not in listed:
+            listed = await client.does("list")
+        while use == "yes" and "event=token_left_out" not in client.log:
+            listed = await client.does("list")
+        assert listed.count("(hardware)") == {"any": 3, "yes": 4, "no": 0}[use]
+        assert ("event=token_left_out" in client.log) == (use == "yes")
 
 
 @pytest.mark.parametrize("options", [["-p"], ["-e", "passthru"], ["-e", "hw_type=PASSTHRU"]])
