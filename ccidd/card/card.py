@@ -2,6 +2,7 @@
 """What a reader's slot needs from a card."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from ccid_protocol.atr import ATR
 
@@ -48,3 +49,11 @@ class Card(ABC):
         Raises:
             CardGoneError: The card is there no more, or is not what the host left it as.
         """
+
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """Keeps what the host has set up while it waits for something else than the card.
+
+        A card that is shared would else pass to others when nothing is sent for a while. Nothing is
+        sent within the context.
+        """
+        return nullcontext()

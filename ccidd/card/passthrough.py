@@ -16,6 +16,8 @@ an application by name and so begins anew: then the card itself tells it that it
 """
 
 import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -123,6 +125,16 @@ class PassthroughCard(Card):
                 self._setup.note(command, response)
                 return response
             raise CardGoneError("the card has gone")
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[None]:
+        """See `Card.held`: the turn goes on, however long that takes."""
+        async with self._free:
+            began = trio.current_time()
+            try:
+                yield
+            finally:
+                self._rhythm.leave_out(trio.current_time() - began)
 
     def _check(self) -> None:
         if self.lost.is_set():
@@ -250,6 +262,11 @@ class _Rhythm:
         """A command was answered."""
         self._last_use = trio.current_time()
         self._is_amid_chain = _leaves_more(command, response)
+
+    def leave_out(self, seconds: float) -> None:
+        """Time has gone by in which the guest could not go on."""
+        self._last_use = trio.current_time()
+        self._row_began += seconds
 
     def end(self) -> None:
         """The turn has ended."""

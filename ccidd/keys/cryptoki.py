@@ -56,6 +56,13 @@ class TokenFlags(enum.IntFlag):
     USER_PIN_LOCKED = 0x00040000
 
 
+class SlotFlags(enum.IntFlag):
+    """What a slot says of itself (2.40, 3.2, CK_SLOT_INFO), as far as it matters here."""
+
+    REMOVABLE_DEVICE = 0x2
+    HW_SLOT = 0x4
+
+
 @dataclass(frozen=True, slots=True)
 class LibraryInfo:
     """What a module says of itself (CK_INFO), less the padding."""
@@ -79,6 +86,7 @@ class TokenInfo:
     flags: TokenFlags
     max_sessions: int
     """Sessions that one program may have at a time; 0 or less means that it is not limited."""
+    slot_flags: SlotFlags
 
     def is_same_token(self, other: "TokenInfo") -> bool:
         """Tells whether this is the other token, perhaps in another slot."""
@@ -308,6 +316,7 @@ def _token_info(info: Mapping[str, Any]) -> TokenInfo:
         _unpadded(info["serial"]),
         TokenFlags(info["flags"]),
         info["max_sessions"],
+        SlotFlags(info["slot_flags"]),
     )
 
 

@@ -146,6 +146,7 @@ class _Worker:
             "slot": slot,
             "slot_description": slot_info.slotDescription,
             "slot_manufacturer": slot_info.manufacturerID,
+            "slot_flags": slot_info.flags,
             "label": info.label,
             "manufacturer": info.manufacturerID,
             "model": info.model,

@@ -47,7 +47,7 @@ def open_database(
     Raises:
         UserError: The database cannot be used, or has no such key.
     """
-    directory = _directory(name)
+    directory = database_directory(name)
     source = TokenSource(
         name=f"the NSS database {directory}",
         module=_LIBRARY,
@@ -69,7 +69,15 @@ def open_database(
     return token
 
 
-def _directory(name: str) -> Path:
+def database_directory(name: str) -> Path:
+    """Gives the directory of an NSS database.
+
+    Args:
+        name: `sql:DIR`, or the directory alone.
+
+    Raises:
+        UserError: There is none that can be read.
+    """
     kind, colon, rest = name.partition(":")
     if colon and kind in {"dbm", "rdb", "extern", "multiaccess"}:
         raise UserError(f"{name}: only sql: databases can be used (certutil --upgrade-merge)")

@@ -10,6 +10,7 @@ from ccidd.card.piv.contents import guid_of
 from ccidd.errors import UserError
 from ccidd.service.cardkeys import keys_in
 from ccidd.service.cardtypes import CARD_TYPES, PUK, CardType
+from ccidd.service.guards import guard_rules
 from ccidd.service.keysources import KeySources, pins_from_files
 from ccidd.service.options import PCSC, CardOptions
 from ccidd.service.pincodes import pin_on_wire, puk_on_wire
@@ -35,9 +36,10 @@ def open_supply(options: CardOptions, state: State, protect: Protect = unprotect
     """
     if options.type == PCSC:
         return _open_pcsc(options, protect)
+    keep = 0 if protect is unprotected else guard_rules(options).retry_floor
     if options.one("token") is not None:
-        return TokenSupply(options, state, protect)
-    return FixedCard(protect(open_card(options, state)))
+        return TokenSupply(options, state, protect, keep)
+    return FixedCard(protect(open_card(options, state, keep=keep)))
 
 
 def _open_pcsc(options: CardOptions, protect: Protect) -> CardSupply:
@@ -49,15 +51,20 @@ def _open_pcsc(options: CardOptions, protect: Protect) -> CardSupply:
     return pcsc_supply(options, protect)
 
 
-def open_card(options: CardOptions, state: State) -> Card:
+def open_card(options: CardOptions, state: State, *, keep: int = 0) -> Card:
     """Opens the card that a `--card` describes.
+
+    Args:
+        options: the parsed `--card`.
+        state: what the card remembers.
+        keep: how many tries of a token's PIN guests leave.
 
     Raises:
         UserError: There is no such card, another process serves it, or a file cannot be used.
     """
     name = options.one("card")
     if name is None:
-        return _open_configured_card(options, state)
+        return _open_configured_card(options, state, keep)
     record = state.card(name)
     if record.type != options.type:
         raise UserError(
@@ -85,7 +92,7 @@ def open_stored_card(
     return kind.make(credentials, memory, switches)
 
 
-def _open_configured_card(options: CardOptions, state: State) -> Card:
+def _open_configured_card(options: CardOptions, state: State, keep: int) -> Card:
     """Opens a card whose keys are kept elsewhere; what it remembers is found by its GUID."""
     kind = CARD_TYPES[options.type]
     sources = KeySources(options, kind, state)
@@ -102,7 +109,9 @@ def _open_configured_card(options: CardOptions, state: State) -> Card:
         )
     guid = str(guid_of(keys.placed.values()))
     state.note_card(guid, options.type)
-    pins = {} if kind.pin in wire_pins else {kind.pin: TokenPin(state, guid, kind.pin, keys.tokens)}
+    pins = {}
+    if kind.pin not in wire_pins:
+        pins[kind.pin] = TokenPin(state, guid, kind.pin, keys.tokens, keep=keep)
     # Only with the extensions a guest could write on such a card: it has no administration key.
     shared = keys.are_on_tokens and "vendor-extensions" not in options.switches
     memory = StoredMemory(state, state.card(guid), pins, shared=shared)

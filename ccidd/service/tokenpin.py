@@ -49,10 +49,15 @@ class TokenPin(PinMemory):
         guid: the card's GUID.
         reference: the PIN's key reference.
         tokens: the tokens; the first is asked whether a PIN is right, and then the others.
+        keep: how many tries guests leave. The guard before the card keeps them too; but between its
+            question and the try, a guest of another ccidd may have made one.
     """
 
-    def __init__(self, state: State, guid: str, reference: int, tokens: Sequence[Token]) -> None:
+    def __init__(
+        self, state: State, guid: str, reference: int, tokens: Sequence[Token], *, keep: int = 0
+    ) -> None:
         self._state = state
+        self._keep = keep
         self._place = guid, reference
         self._tokens = tokens
         state.note_pin(guid, reference)
@@ -79,7 +84,7 @@ class TokenPin(PinMemory):
             CardError: 6F00: the token is not there or does not work. The PIN was not compared, and
                 the try is given back.
         """
-        if await self._call(self._state.spend_try) is None:
+        if await self._call(partial(self._state.spend_try, keep=self._keep)) is None:
             return False
         pin = candidate.rstrip(_PADDING)
         for token in self._tokens:

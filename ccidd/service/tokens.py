@@ -11,7 +11,7 @@ Source: RFC 7512 (URIs); PKCS #11 Cryptographic Token Interface Base Specificati
 import re
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from ccid_protocol.atr import ATR
 from ccidd.card.card import Card, CardGoneError
 from ccidd.card.piv.contents import guid_of
 from ccidd.errors import UserError
+from ccidd.keys.cryptoki import TokenInfo
 from ccidd.keys.inventory import Wanted, find_credentials
 from ccidd.keys.key import Credential, KeyUnavailableError
 from ccidd.keys.modules import check_module, configured_modules, module_of
@@ -225,13 +226,28 @@ class TokenSupply(CardSupply):
         options: a `--card` with `token`.
         state: where tries are counted.
         protect: what stands between the guest and each card.
+        keep: how many tries of a token's PIN guests leave.
+        accepts: says of each token whether it may become a card; by default, all may.
+
+    Attributes:
+        labels: those of the tokens that are in slots, by the number of the slot.
 
     Raises:
         UserError: The URI is wrong, there is no such module, or a key is named wrongly.
     """
 
-    def __init__(self, options: CardOptions, state: State, protect: Protect) -> None:
+    def __init__(
+        self,
+        options: CardOptions,
+        state: State,
+        protect: Protect,
+        keep: int = 0,
+        accepts: Callable[[TokenInfo], bool] | None = None,
+    ) -> None:
         self._options = options
+        self._keep = keep
+        self._accepts = accepts
+        self.labels: dict[int, str] = {}
         self._kind = CARD_TYPES[options.type]
         self._state = state
         self._protect = protect
@@ -257,11 +273,7 @@ class TokenSupply(CardSupply):
 
     def _follow(self, run: _Run, module: str, tokens: Sequence[PresentToken]) -> None:
         """Hears which tokens a module has now."""
-        wanted = {
-            token.identity: token
-            for token in tokens
-            if matches(self._uri, token.library, token.info)
-        }
+        wanted = {token.identity: token for token in tokens if self._is_wanted(token)}
         for identity in [each for each in run.there if each[0] == module and each not in wanted]:
             run.places.depart(identity)
             run.there.pop(identity).cancel()
@@ -272,6 +284,8 @@ class TokenSupply(CardSupply):
                 run.nursery.start_soon(self._serve, run, token, scope)
 
     def _is_wanted(self, token: PresentToken) -> bool:
+        if self._accepts is not None and not self._accepts(token.info):
+            return False
         return matches(self._uri, token.library, token.info)
 
     async def _serve(self, run: _Run, present: PresentToken, scope: trio.CancelScope) -> None:
@@ -284,6 +298,7 @@ class TokenSupply(CardSupply):
                     log.info("token_waits_for_a_slot", token=present.info.label)
                 index = await run.places.take(present.identity)
                 slot = run.slots[index]
+                self.labels[index] = present.info.label
                 slot.insert(opened.card)
                 serial = present.info.serial
                 log.info("token_inserted", token=present.info.label, serial=serial, slot=slot.name)
@@ -300,6 +315,7 @@ class TokenSupply(CardSupply):
         await opened.token_card.leave()
         slot = run.slots[index]
         slot.remove()
+        self.labels.pop(index, None)
         run.places.give_back(index)
         log.info("token_removed", token=opened.token.info.label, slot=slot.name)
 
@@ -362,7 +378,7 @@ class TokenSupply(CardSupply):
             raise UserError(f"{token.name} has no key that a {self._options.type} card can have")
         guid = _guid(present, placed)
         self._state.note_card(str(guid), self._options.type)
-        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token])}
+        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token], keep=self._keep)}
         shared = "vendor-extensions" not in switches
         memory = StoredMemory(self._state, self._state.card(str(guid)), pins, shared=shared)
         try:

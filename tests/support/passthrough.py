@@ -17,7 +17,7 @@ from ccidd.card.piv.references import KeyReference
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.reader.slot import Insertion, Slot
 from ccidd.service.pcsc import PcscSupply
-from ccidd.service.supply import unprotected
+from ccidd.service.supply import Protect, unprotected
 from credentials import credential
 from pcscd import Pcscd, pcscd_with, place_of_socket, use_from_here
 from piv import new_memory
@@ -60,13 +60,15 @@ _DEFAULTS = Sharing()
 
 
 @asynccontextmanager
-async def following(pattern: str = READER, sharing: Sharing = _DEFAULTS) -> AsyncIterator[Slot]:
+async def following(
+    pattern: str = READER, sharing: Sharing = _DEFAULTS, protect: Protect = unprotected
+) -> AsyncIterator[Slot]:
     """A slot that follows a reader."""
     # Before the first call, which looks for the place once and for all.
     place_of_socket()
     slot = Slot()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(PcscSupply(pattern, sharing, unprotected).run, [slot])
+        nursery.start_soon(PcscSupply(pattern, sharing, protect).run, [slot])
         yield slot
         nursery.cancel_scope.cancel()
 

@@ -255,5 +255,10 @@ def nss_database(directory: Path, keys: dict[str, tuple[KeyAlgorithm, int]], pas
     return directory
 
 
+def register_module(database: Path, name: str, library: str | Path) -> None:
+    """Has an NSS database list a PKCS#11 module, as modutil does it."""
+    _run("modutil", "-force", "-dbdir", f"sql:{database}", "-add", name, "-libfile", library)
+
+
 def _run(*command: str | Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60)

@@ -17,6 +17,7 @@ as something else.
 ========  ====================================================================
 """
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -114,6 +115,10 @@ class Guard(Card):
         self._forget()
         await self.card.power_off()
 
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """See `Card.held`."""
+        return self.card.held()
+
     async def transmit(self, command: bytes) -> bytes:
         """See `Card.transmit`."""
         try:
@@ -181,8 +186,9 @@ class Guard(Card):
             key=judgement.key,
         )
         agreed = False
-        with trio.move_on_after(request.timeout):
-            agreed = await self._consent.ask(request)
+        async with self.card.held():
+            with trio.move_on_after(request.timeout):
+                agreed = await self._consent.ask(request)
         if not agreed:
             raise _Refusal(judgement, "consent", StatusWord.CONDITIONS_NOT_SATISFIED)
 

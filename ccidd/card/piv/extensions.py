@@ -273,6 +273,8 @@ class Extensions:
         outside are hidden for the same reason. The attestation key and its certificate stay.
         """
         _check_parameters(command, 0, 0)
+        if self.pins.application.memory.is_token_pin:
+            raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)
         if not await self.pins.are_blocked():
             raise CardError(StatusWord.CONDITIONS_NOT_SATISFIED)
         kept = {key_name(ATTESTATION_KEY), object_name(certificate_tag(ATTESTATION_KEY))}

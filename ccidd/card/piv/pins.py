@@ -164,11 +164,19 @@ class Pins:
             await self._records.note_pin_changed(PinReference.APPLICATION_PIN)
 
     async def set_tries(self, pin_tries: int, puk_tries: int) -> None:
-        """Sets how many wrong tries block PIN and PUK, and gives both their well-known values."""
+        """Sets how many wrong tries block PIN and PUK, and gives both their well-known values.
+
+        The values come first, so that no value of before has tries again if the power fails.
+
+        Raises:
+            CardError: 6A81: the PIN is a token's, which nobody can set.
+        """
+        if self.application.memory.is_token_pin:
+            raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)
         with trio.CancelScope(shield=True):
+            await self._set_defaults()
             await self.application.memory.set_max_tries(pin_tries)
             await self.puk.memory.set_max_tries(puk_tries)
-            await self._set_defaults()
         self.application.end()
         self._fresh = False
 

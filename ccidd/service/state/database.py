@@ -344,8 +344,13 @@ class State:
         )
         return [reference for (reference,) in rows.fetchall()]
 
-    def spend_try(self, guid: str, reference: int) -> PinRecord | None:
+    def spend_try(self, guid: str, reference: int, *, keep: int = 0) -> PinRecord | None:
         """Takes one try of a PIN.
+
+        Args:
+            guid: the card's GUID.
+            reference: the PIN's key reference.
+            keep: how many tries must stay.
 
         Returns:
             What is kept of the PIN after that; None, with nothing changed, if no try was left.
@@ -353,8 +358,8 @@ class State:
         with self.transaction() as database:
             changed = database.execute(
                 "UPDATE pin SET tries_left = tries_left - 1"
-                " WHERE card = ? AND reference = ? AND tries_left > 0",
-                (guid, reference),
+                " WHERE card = ? AND reference = ? AND tries_left > ?",
+                (guid, reference, keep),
             )
             if changed.rowcount != 1:
                 return None

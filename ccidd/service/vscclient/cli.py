@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from ccidd import __version__
+from ccidd.card.guard.guest import Guest
 from ccidd.errors import UserError
 from ccidd.reader.slot import Slot
 from ccidd.service.daemon import serve
@@ -35,7 +36,7 @@ from ccidd.service.vscclient.emulation import (
     parse_emulation,
 )
 from ccidd.service.vscclient.readers import Reader, Readers
-from ccidd.service.vscclient.supplies import open_readers
+from ccidd.service.vscclient.supplies import Sources
 from ccidd.transport.endpoint import Connector, Reconnect
 from ccidd.transport.vscard import serve_vscard
 
@@ -161,10 +162,12 @@ def _run(arguments: Sequence[str]) -> None:
     structlog.configure(cache_logger_on_first_use=False)
     _set_debug_level(options.debug)
     with open_state(options) as state:
-        names, supplies = open_readers(emulation, state)
-        slots, fillings = fill(supplies, len(names))
-        guest = Slot(name="the guest's slot")
-        readers = Readers([Reader(*each) for each in zip(names, slots, strict=True)], guest)
+        guest = Guest()
+        sources = Sources(emulation, state, guest).open()
+        names = [name for source in sources for name in source.names]
+        slots, fillings = fill([source.supply for source in sources], len(names))
+        seen = Slot(name="the guest's slot")
+        readers = Readers([Reader(*each) for each in zip(names, slots, strict=True)], seen)
         commands = Commands(readers, options.debug, _set_debug_level)
 
         async def take_commands() -> None:
@@ -172,10 +175,11 @@ def _run(arguments: Sequence[str]) -> None:
             await commands.run()
 
         reader = SocketReader(
-            [guest],
+            [seen],
             lambda: connector,
-            partial(serve_vscard, slot=guest),
+            partial(serve_vscard, slot=seen),
             background=[*(each.run for each in fillings), readers.run, take_commands],
+            guest=guest,
         )
         served = trio.run(serve, [reader])
     if not served:

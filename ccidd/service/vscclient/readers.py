@@ -7,7 +7,7 @@ their own, and the guest sees the selected one. Until one is selected, that is t
 in it, for as long as that card is there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -20,14 +20,19 @@ class Reader:
     """A reader.
 
     Attributes:
-        name: its name.
+        describe: gives its name.
         slot: where its card comes and goes.
         is_ejected: whether the card was taken out by command, and is there still.
     """
 
-    name: str
+    describe: Callable[[], str]
     slot: Slot
     is_ejected: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.describe()
 
     @property
     def insertion(self) -> Insertion | None:
@@ -94,11 +99,11 @@ class Readers:
     async def _follow(self, reader: Reader) -> None:
         while True:
             insertion = reader.slot.insertion
-            await reader.slot.wait_until_not(insertion)
-            if insertion is None or reader.slot.insertion is None:
+            if insertion is None:
                 # What was taken out by command is there no more, and what comes is another card.
                 reader.is_ejected = False
             self._show()
+            await reader.slot.wait_until_not(insertion)
 
     def _show(self) -> None:
         if not self._is_selected and self._readers[self._current].slot.insertion is None:

@@ -1,59 +1,186 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens the cards that vscclient's options ask for."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
 import structlog
 
+from ccidd.card.guard.guest import Guest
 from ccidd.errors import UserError
+from ccidd.keys.cryptoki import SlotFlags, TokenInfo
+from ccidd.keys.modules import configured_modules
+from ccidd.keys.nss import database_directory
+from ccidd.keys.nssmodules import registered_modules
 from ccidd.service.cards import open_supply
-from ccidd.service.options import CardOptions
+from ccidd.service.guards import guard_rules, protector
+from ccidd.service.options import ANY_TOKEN, PCSC, CardOptions
+from ccidd.service.readers import Pinentries
 from ccidd.service.state import State
-from ccidd.service.supply import CardSupply
-from ccidd.service.vscclient.emulation import Emulation, Hardware, SoftReader
+from ccidd.service.supply import CardSupply, Protect
+from ccidd.service.tokens import TokenSupply
+from ccidd.service.vscclient.emulation import CardType, Emulation, Hardware, SoftReader
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-DEFAULT_DATABASE = "sql:/etc/pki/nssdb"
+SYSTEM_DATABASE: Final = Path("/etc/pki/nssdb")
+DEFAULT_DATABASE: Final = f"sql:{SYSTEM_DATABASE}"
 
-_OWN_SLOTS = {"", "NSS Certificate DB", "NSS User Private Key and Certificate Services"}
+_OWN_NAME: Final = "NSS Certificate DB"
+_OWN_SLOTS: Final = {"", _OWN_NAME, "NSS User Private Key and Certificate Services"}
 """What NSS calls the database itself, as a token and as a slot; or nothing."""
 
+_CAC: Final = "cac"
 
-def open_readers(emulation: Emulation, state: State) -> tuple[list[str], list[CardSupply]]:
-    """Opens the readers.
+_P11_KIT_PROXY: Final = "p11-kit-proxy.so"
+
+_MAX_TOKENS: Final = 4
+"""Hardware tokens at a time; of those that come later, each waits until one goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the cards of some readers come from.
+
+    Attributes:
+        supply: what fills their slots.
+        names: gives each reader's name.
+    """
+
+    supply: CardSupply
+    names: Sequence[Callable[[], str]]
+
+
+class Sources:
+    """Opens what is asked for.
 
     Args:
         emulation: what is asked for.
         state: what the cards remember.
+        guest: the guest that is connected.
+    """
 
-    Returns:
-        The names of the readers, and what fills their slots.
+    def __init__(self, emulation: Emulation, state: State, guest: Guest) -> None:
+        self._emulation = emulation
+        self._database = emulation.database or DEFAULT_DATABASE
+        self._state = state
+        self._guest = guest
+        self._pinentries = Pinentries()
+
+    def open(self) -> Sequence[Source]:
+        """Opens the readers with certificates, and those for hardware after them.
+
+        Raises:
+            UserError: There is nothing to serve, or a certificate or database cannot be used.
+        """
+        sources = [self._open_soft(soft) for soft in self._emulation.soft]
+        match self._emulation.hardware, self._emulation.card_type:
+            case Hardware.NO, _:
+                pass
+            case _, CardType.PASSTHRU:
+                supply = self._open("hw_type=PASSTHRU", PCSC, {"reader": ("*",)})
+                sources.append(Source(supply, [partial(str, "PC/SC")]))
+            case _:
+                sources += self._open_tokens()
+        if not sources:
+            raise UserError("there is nothing to serve: use_hw=no, and no soft= or -c")
+        return sources
+
+    def _open_tokens(self) -> Iterator[Source]:
+        """Opens what follows the tokens of the modules."""
+        modules = hardware_modules(self._emulation.database)
+        if modules:
+            values = {
+                "token": (ANY_TOKEN,),
+                "module": tuple(modules),
+                "slots": (str(_MAX_TOKENS),),
+            }
+            options = CardOptions(_CAC, values)
+            accepts = partial(_is_served, self._emulation.hardware)
+            keep = guard_rules(options).retry_floor
+            protect = self._protect(options)
+            supply = TokenSupply(options, self._state, protect, keep, accepts)
+            yield Source(supply, [partial(_token_name, supply, n) for n in range(_MAX_TOKENS)])
+        elif self._emulation.soft:
+            log.info("no_modules", database=self._database, hint="modutil -add")
+        else:
+            raise UserError(
+                f"there is nothing to serve: {self._database} lists no modules (modutil -add)"
+            )
+
+    def _open_soft(self, soft: SoftReader) -> Source:
+        where = f"soft=({soft.slot},{soft.name},…)"
+        if not soft.certificates:
+            raise UserError(f"{where}: it names no certificate")
+        name = partial(str, soft.name)
+        if soft.slot not in _OWN_SLOTS:
+            return Source(self._open_on_token(where, soft), [name])
+        nicknames = [nickname.removeprefix(f"{_OWN_NAME}:") for nickname in soft.certificates]
+        values = {f"cert{n}": (nickname,) for n, nickname in enumerate(nicknames, start=1)}
+        return Source(self._open(where, _CAC, {"nss": (self._database,), **values}), [name])
+
+    def _open_on_token(self, where: str, soft: SoftReader) -> CardSupply:
+        """Opens a card whose certificates are on a token of one of the database's modules."""
+        reasons = []
+        for module in registered_modules(database_directory(self._database)):
+            uris = tuple(
+                f"pkcs11:token={quote(soft.slot, safe='')}"
+                f";object={quote(nickname.removeprefix(f'{soft.slot}:'), safe='')}"
+                f"?module-path={quote(str(module.path))}"
+                for nickname in soft.certificates
+            )
+            try:
+                return self._open(where, _CAC, {"pkcs11": uris})
+            except UserError as error:
+                reasons.append(f"module {module.name!r}: {error}")
+        if reasons:
+            raise UserError(f"{where}: {'; '.join(reasons)}")
+        raise UserError(
+            f"{where}: {self._database} lists no module that could have it (modutil -add);"
+            " certificates of the database itself have an empty slot"
+        )
+
+    def _open(self, where: str, kind: str, values: Mapping[str, tuple[str, ...]]) -> CardSupply:
+        options = CardOptions(kind, values)
+        try:
+            return open_supply(options, self._state, self._protect(options))
+        except UserError as error:
+            # There, the options of ccidd are named.
+            raise UserError(str(error).replace(f"--card={kind}", where)) from error
+
+    def _protect(self, options: CardOptions) -> Protect:
+        return protector(options, self._guest, self._pinentries)
+
+
+def _token_name(supply: TokenSupply, number: int) -> str:
+    return supply.labels.get(number, "(hardware)")
+
+
+def hardware_modules(database: str | None) -> Sequence[str]:
+    """Gives the paths of the modules whose tokens are served.
+
+    They are those that the database lists. p11-kit's proxy in there stands for all that p11-kit is
+    configured with, and so does the system's database where there is none.
 
     Raises:
-        UserError: There is nothing to serve, or a certificate or database cannot be used.
+        UserError: The database cannot be read.
     """
-    database = emulation.database or DEFAULT_DATABASE
-    names = [soft.name for soft in emulation.soft]
-    supplies = [_open_soft(soft, database, state) for soft in emulation.soft]
-    if not supplies and emulation.hardware is Hardware.NO:
-        raise UserError("there is nothing to serve: use_hw=no, and no soft= or -c")
-    if not supplies:
-        raise UserError(
-            "hardware is not served yet; give it certificates: use_hw=no soft=(…) or -c"
-        )
-    if emulation.hardware is not Hardware.NO:
-        log.warning("hardware_not_served_yet", hint="use_hw=no")
-    return names, supplies
+    if database is None and not SYSTEM_DATABASE.exists():
+        return configured_modules()
+    found: list[str] = []
+    for module in registered_modules(database_directory(database or DEFAULT_DATABASE)):
+        is_proxy = module.path.name == _P11_KIT_PROXY
+        found += configured_modules() if is_proxy else [str(module.path)]
+    return list(dict.fromkeys(found))
 
 
-def _open_soft(soft: SoftReader, database: str, state: State) -> CardSupply:
-    where = f"soft=({soft.slot},{soft.name},…)"
-    if soft.slot not in _OWN_SLOTS:
-        raise UserError(f"{where}: certificates are in the database itself; leave the slot empty")
-    if not soft.certificates:
-        raise UserError(f"{where}: it names no certificate")
-    values = {f"cert{n}": (nickname,) for n, nickname in enumerate(soft.certificates, start=1)}
-    options = CardOptions("cac", {"nss": (database,), **values})
-    try:
-        return open_supply(options, state)
-    except UserError as error:
-        raise UserError(str(error).replace("--card=cac", where)) from error
+def _is_served(hardware: Hardware, token: TokenInfo) -> bool:
+    """Whether a token is of the kind that use_hw= says."""
+    wanted = SlotFlags.REMOVABLE_DEVICE
+    if hardware is Hardware.YES:
+        wanted |= SlotFlags.HW_SLOT
+    return token.slot_flags & wanted == wanted

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from structlog.testing import capture_logs
 
 from cards import transmit
@@ -158,6 +159,19 @@ async def test_a_guest_cannot_block_the_pin_of_a_token(state: State, token: str)
     assert isinstance(card, Guard)
     await selected(card.card)
     assert (await transmit(card.card, status)).sw == 0x63C1
+
+
+async def test_two_guests_that_try_at_once_leave_a_try_as_well(state: State, token: str) -> None:
+    cards = [await selected(guarded(state, f"piv,pkcs11={token}")) for _ in range(2)]
+    assert await verify(cards[0], "999999") == 0x63C1
+    # Both are told that two tries are left, of which one is theirs.
+    async with trio.open_nursery() as nursery:
+        for card in cards:
+            nursery.start_soon(verify, card, "999999")
+    (record,) = state.cards()
+    kept = state.pin(record.guid, 0x80)
+    assert kept is not None
+    assert kept.tries_left == 1
 
 
 async def test_a_token_can_be_used_as_before(state: State, token: str) -> None:

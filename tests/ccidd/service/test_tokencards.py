@@ -138,6 +138,17 @@ async def test_the_puk_does_not_change_the_pin_of_a_token(
     assert await verify(card, "123456") == 0x9000
 
 
+async def test_a_card_is_not_reset_whose_pin_is_a_token_s(state: State, token: str) -> None:
+    text = f"piv,pkcs11={token},vendor-extensions=on"
+    card = await selected(open_card(parse_card(text), state))
+    for pin in ("000000", "000000", "000000"):
+        await verify(card, pin)
+    assert await verify(card, "123456") == 0x6983
+    assert (await transmit(card, CommandAPDU(0, 0xFB, 0, 0))).sw == 0x6A81
+    assert await verify(card, "123456") == 0x6983
+    assert state.contents(state.cards()[0].guid) == {}
+
+
 async def test_a_token_that_is_used_twice_has_one_pin(state: State, token: str) -> None:
     first, second = (token.replace("?", f";object={name}?") for name in ("first", "second"))
     card = await selected(open_card(parse_card(f"piv,key9A={first},key9D={second}"), state))
@@ -478,6 +489,16 @@ async def test_what_was_counted_outlives_the_card(state: State) -> None:
     assert (await pin.tries_left(), await pin.max_tries()) == (2, 3)
     await pin.set_max_tries(5)
     assert (await pin.tries_left(), await pin.max_tries()) == (5, 5)
+
+
+async def test_tries_that_are_kept_from_guests_are_not_spent(state: State) -> None:
+    state.note_card(GUID, "piv")
+    token = FlaggedToken()
+    pin = TokenPin(state, GUID, 0x80, cast("Any", [token]), keep=1)
+    for _ in range(4):
+        assert not await pin.compare(b"000000\xff\xff")
+    assert await pin.tries_left() == 1
+    assert len(token.pins) == 2
 
 
 async def test_a_blocked_pin_is_not_shown_to_the_token(state: State) -> None:

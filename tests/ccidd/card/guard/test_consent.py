@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import structlog
@@ -128,6 +130,32 @@ async def test_no_answer_in_time_is_a_refusal(autojump_clock: trio.testing.MockC
     assert trio.current_time() == pytest.approx(CONSENT_TIMEOUT)
     assert not card.received
     assert not person.is_asked
+
+
+async def test_a_card_that_is_shared_does_not_pass_to_others_meanwhile() -> None:
+    events: list[str] = []
+
+    class Shared(RecordingCard):
+        @asynccontextmanager
+        async def held(self) -> AsyncIterator[None]:
+            events.append("held")
+            yield
+            events.append("let go")
+
+        async def transmit(self, command: bytes) -> bytes:
+            events.append(f"INS {command[1]:02X}")
+            return await super().transmit(command)
+
+    class Asking(Person):
+        async def ask(self, request: ConsentRequest) -> bool:
+            events.append("asked")
+            return await super().ask(request)
+
+    guarded = Guard(Shared(), Rules(USE, 1, CONFIRMABLE), Guest(GUEST), Asking())
+    await guarded.power_on()
+    await send(guarded, select(PIV))
+    assert await send(guarded, PIV_SIGNATURE) == 0x9000
+    assert events == ["INS A4", "held", "asked", "let go", "INS 87"]
 
 
 async def test_only_what_is_to_be_confirmed_is_asked_about() -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The instructions beyond the standard, as the tools of their vendors use them."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,6 +21,7 @@ from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS, KeyReference
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.keys.local import LocalPrivateKey
 from credentials import credential, private_key
+from memory import VolatileMemory, VolatilePin
 from piv import (
     MANAGEMENT_KEY,
     PIN,
@@ -359,6 +362,40 @@ async def test_a_reset_gives_a_new_card_back() -> None:
     assert await metadata(host, 0x81) == {0x01: b"\xff", 0x05: b"\1", 0x06: b"\3\3"}
     assert await host.authenticate(DEFAULT_MANAGEMENT_KEY) == 0x9000
     assert await host.verify(b"123456\xff\xff") == 0x9000
+
+
+@pytest.mark.parametrize("at", range(6))
+async def test_a_reset_that_breaks_off_gives_no_old_pin_a_try(
+    at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = await provisioned()
+    await host.generate(0x9A, KeyAlgorithm.P_256)
+    pin, puk = b"654321\xff\xff", b"87654321"
+    assert await host.sw(0x24, 0, 0x80, PIN + pin) == 0x9000
+    assert await host.sw(0x24, 0, 0x81, PUK + puk) == 0x9000
+    await block(host)
+    steps = iter(range(6))
+
+    def breaking(change: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def call(*arguments: object) -> None:
+            if next(steps) == at:
+                raise OSError("the power fails")
+            await change(*arguments)
+
+        return call
+
+    for owner, name in (
+        (VolatileMemory, "store"),
+        (VolatilePin, "change"),
+        (VolatilePin, "set_max_tries"),
+    ):
+        monkeypatch.setattr(owner, name, breaking(getattr(owner, name)))
+    assert await host.sw(0xFB, 0, 0) == 0x6581
+    monkeypatch.undo()
+    await host.reinsert()
+    assert await host.sw(0xF7, 0, 0x9A) == (0x6A88 if at else 0x9000)
+    assert not await host.memory.pin(0x80).compare(pin)
+    assert not await host.memory.pin(0x81).compare(puk)
 
 
 async def test_a_reset_hides_configured_keys_from_who_then_has_the_pin() -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program as its users run it, beside an emulated QEMU that listens."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,9 +18,14 @@ import trio
 from ccid_protocol import vscard
 from ccid_protocol.apdu import CommandAPDU
 from ccidd.keys.key import KeyAlgorithm
+from ccidd.service.vscclient.cli import main
+from passthrough import bench, new_piv_card
+from piv import SELECT as SELECT_PIV
+from programs import run_ccidd
 from qemu_peer import QemuPeer
 from terminal import new_terminal
-from tokens import nss_database
+from tokens import PIN as TOKEN_PIN
+from tokens import SOFTHSM, SoftHsm, StoredKey, nss_database, register_module
 
 VSCCLIENT = str(Path(sys.executable).with_name("ccidd-vscclient"))
 PASSWORD = "654321"
@@ -45,6 +52,23 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A state directory of the test's own, in its usual place."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+
+
+@pytest.fixture
+def softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
+    """A token that says it is removable, and so passes for hardware."""
+    softhsm = SoftHsm(tmp_path / "softhsm", monkeypatch)
+    softhsm.configure("slots.removable = true")
+    softhsm.add("my token", [StoredKey(KeyAlgorithm.RSA_2048, b"\1", "a key")])
+    return softhsm
+
+
+@pytest.fixture
+def with_module(tmp_path: Path, softhsm: SoftHsm, database: Path) -> Path:
+    """The database, with SoftHSM in its list of modules."""
+    directory = Path(shutil.copytree(database, tmp_path / "database"))
+    register_module(directory, "SoftHSM", SOFTHSM)
+    return directory
 
 
 def soft(*nicknames: str, name: str = "Test") -> str:
@@ -200,6 +224,133 @@ async def test_certificates_of_the_option_c_are_one_more_reader(
         await peer.until(lambda: peer.atr is None)
         await peer.until(lambda: peer.atr)
         assert (await peer.transmit(SELECT_PKI[1]))[0] == 0x61
+
+
+async def test_certificates_may_be_on_a_token_of_a_module(
+    with_module: Path, tmp_path: Path, environ: None
+) -> None:
+    reader = "soft=(my token,Test,CAC,,my token:a key)"
+    async with (
+        listening() as qemu,
+        running("-e", emul_args(with_module, reader), *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        assert (await peer.transmit(SELECT_PKI[0]))[0] == 0x61
+        verify = CommandAPDU(0, 0x20, 0, 0, TOKEN_PIN).encode()
+        assert await peer.transmit(verify) == b"\x90\x00"
+    other = emul_args(with_module, reader.replace("a key", "nobody"))
+    result = ended("-e", other, "127.0.0.1", "1")
+    assert result.returncode == 1
+    assert "module 'SoftHSM': " in result.stderr
+
+
+async def test_a_guest_cannot_block_the_card(database: Path, tmp_path: Path, environ: None) -> None:
+    options = ["-e", emul_args(database, soft("id-cert"))]
+    async with (
+        listening() as qemu,
+        running(*options, *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        await peer.transmit(SELECT_PKI[0])
+        answers = [(await peer.transmit(WRONG_VERIFY)).hex() for _ in range(3)]
+        assert answers == ["63c1", "63c0", "6983"]
+        assert (await peer.transmit(VERIFY)).hex() == "6983"
+        (card,) = json.loads(run_ccidd("card", "list", "--json").stdout)
+        assert card["pins"][0]["tries_left"] == 1
+        assert run_ccidd("card", "unblock", card["guid"]).returncode == 0
+        assert (await peer.transmit(VERIFY)).hex() == "9000"
+
+
+async def test_two_may_have_the_same_database(
+    database: Path, tmp_path: Path, environ: None
+) -> None:
+    options = ["-e", emul_args(database, soft("id-cert"))]
+    async with (
+        listening() as qemu,
+        running(*options, *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as one,
+        running(*options, *qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as other,
+    ):
+        for peer in (one, other):
+            await peer.until(lambda peer=peer: peer.atr)  # type: ignore[misc] # mypy: lambda
+            assert (await peer.transmit(SELECT_PKI[0]))[0] == 0x61
+            assert await peer.transmit(VERIFY) == b"\x90\x00"
+
+
+# Hardware.
+
+
+async def test_tokens_of_the_databases_modules_come_and_go(
+    with_module: Path, softhsm: SoftHsm, tmp_path: Path, environ: None
+) -> None:
+    options = ["-e", f'db="sql:{with_module}" use_hw=removable']
+    async with (
+        listening() as qemu,
+        running(*options, *qemu.arguments, tmp_path=tmp_path) as client,
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        assert (await peer.transmit(SELECT_PKI[0]))[0] == 0x61
+        verify = CommandAPDU(0, 0x20, 0, 0, TOKEN_PIN).encode()
+        assert await peer.transmit(verify) == b"\x90\x00"
+        await client.sees("> ")
+        listed = await client.does("list")
+        assert listed.startswith("Active Readers:\n  0 CARD_PRESENT my token\nInactive Readers:\n")
+        assert "  1              (hardware)\n" in listed
+        assert await client.does("remove") == "remove my token, returned 0\n"
+        await peer.until(lambda: peer.atr is None)
+        assert await client.does("insert") == "insert my token, returned 0\n"
+        await peer.until(lambda: peer.atr)
+        softhsm.remove()
+        await peer.until(lambda: peer.atr is None)
+        assert await client.does("insert") == "insert (hardware), returned 1\n"
+        softhsm.bring_back()
+        await peer.until(lambda: peer.atr)
+
+
+@pytest.mark.parametrize("use", ["yes", "no"])
+async def test_what_is_no_hardware_is_not_served_unasked(
+    use: str, with_module: Path, tmp_path: Path, environ: None
+) -> None:
+    emulation = f'db="sql:{with_module}" use_hw={use} {soft("id-cert")}'
+    async with (
+        listening() as qemu,
+        running("-d11", "-e", emulation, *qemu.arguments, tmp_path=tmp_path) as client,
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        await client.sees("> ")
+        assert (await client.does("list")).count("(hardware)") == (4 if use == "yes" else 0)
+        assert "my token" not in await client.does("list")
+
+
+@pytest.mark.parametrize("options", [["-p"], ["-e", "passthru"], ["-e", "hw_type=PASSTHRU"]])
+async def test_a_card_of_a_host_s_reader_is_passed_through(
+    options: list[str], tmp_path: Path, environ: None
+) -> None:
+    async with (
+        bench(tmp_path, new_piv_card()) as host,
+        listening() as qemu,
+        running(*options, *qemu.arguments, tmp_path=tmp_path) as client,
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        assert (await peer.transmit(bytes.fromhex(SELECT_PIV)))[-2:] == b"\x90\x00"
+        await client.sees("> ")
+        assert (await client.does("list")).startswith("Active Readers:\n  0 CARD_PRESENT PC/SC\n")
+        host.reader.remove()
+        await peer.until(lambda: peer.atr is None)
+        host.reader.insert(new_piv_card())
+        await peer.until(lambda: peer.atr)
+
+
+def test_a_database_without_modules_has_no_hardware(database: Path, environ: None) -> None:
+    result = ended("-e", f'db="sql:{database}"', "127.0.0.1", "1")
+    assert result.returncode == 1
+    assert f"sql:{database} lists no modules (modutil -add)" in result.stderr
 
 
 # Commands.
@@ -369,13 +520,20 @@ async def test_a_peer_that_is_no_qemu_is_told_apart(
         ([*["-ca"] * 101, "localhost", "2001"], "-c: too many certificates (max = 100)"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(arguments: Sequence[str], complaint: str) -> None:
-    result = ended(*arguments)
-    assert result.returncode == 4
-    assert result.stdout == ""
-    assert result.stderr.startswith(f"ccidd-vscclient: {complaint}")
-    assert result.stderr.endswith("; see ccidd-vscclient --help\n")
-    assert result.stderr.count("\n") == 1
+def test_a_wrong_command_line_is_one_line(
+    arguments: Sequence[str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ccidd-vscclient", *arguments])
+    with pytest.raises(SystemExit, match="4"):
+        main()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"ccidd-vscclient: {complaint}")
+    assert printed.err.endswith("; see ccidd-vscclient --help\n")
+    assert printed.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -385,7 +543,7 @@ def test_a_wrong_command_line_is_one_line(arguments: Sequence[str], complaint: s
         ('db="/nowhere" use_hw=no soft=(,T,CAC,,a)', "cannot read the NSS database /nowhere/"),
         ('db="{db}" use_hw=no soft=(,T,CAC,,)', "soft=(,T,…): it names no certificate"),
         ('db="{db}" use_hw=no soft=(,T,CAC,,nobody)', "nobody"),
-        ('db="{db}" use_hw=no soft=(Other,T,CAC,,id-cert)', "soft=(Other,T,…): "),
+        ('db="{db}" use_hw=no soft=(Other,T,CAC,,id-cert)', "lists no module that could have it"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(
@@ -407,20 +565,14 @@ def test_a_database_without_a_password_has_no_pin(tmp_path: Path, environ: None)
     assert "certutil -W" in result.stderr
 
 
-def test_the_help_tells_of_all_there_is(environ: None) -> None:
-    result = ended("--help")
-    assert result.returncode == 0
-    for word in (
-        "-e",
-        "-c",
-        "-d",
-        "-p",
-        "HOST PORT",
-        "soft=(",
-        "use_hw=",
-        "hw_type=",
-        "hw_params=",
-    ):
-        assert word in result.stdout
+def test_the_help_tells_of_all_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ccidd-vscclient", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    printed = capsys.readouterr().out
+    for word in ("-e", "-c", "-d", "-p", "HOST PORT", "db=", "soft=(", "use_hw=", "hw_type="):
+        assert word in printed
     for command in ("insert", "remove", "select", "list", "debug", "exit"):
-        assert f"\n  {command}" in result.stdout
+        assert f"\n  {command}" in printed
