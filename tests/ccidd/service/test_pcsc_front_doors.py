@@ -2,6 +2,7 @@
 """ccidd with the card of a host's reader, as emulated QEMUs see it over both front doors."""
 
 import itertools
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from cards import response_of_length
 from ccid_protocol import ccid
 from ccid_protocol.atr import ATR
 from ccid_protocol.ccid import (
+    IccPowerOff,
     IccPowerOn,
     IccStatus,
     PinFormat,
@@ -34,12 +36,21 @@ VERIFY = bytes.fromhex("0020008008313233343536ffff")
 PIN_STATUS = bytes.fromhex("00200080")
 
 
+@dataclass
+class Served:
+    """A ccidd, and a connection to it."""
+
+    process: subprocess.Popen[bytes]
+    stream: trio.abc.Stream
+
+
 @asynccontextmanager
 async def serving_card(
     bench: Bench, transport: str, *options: str, card: str = ""
-) -> AsyncIterator[trio.abc.Stream]:
-    """A ccidd, and a connection to it."""
-    path = bench.directory / "socket"
+) -> AsyncIterator[Served]:
+    """A ccidd with the card in the bench's reader."""
+    number = len(list(bench.directory.glob("ccidd-*.log")))
+    path = bench.directory / f"socket-{number}"
     arguments = (
         *CCIDD,
         f"--transport={transport}",
@@ -48,12 +59,12 @@ async def serving_card(
         f"--state-dir={bench.directory / 'state'}",
         *options,
     )
-    with started(arguments, log=bench.directory / "ccidd.log"):
+    with started(arguments, log=bench.directory / f"ccidd-{number}.log") as process:
         with trio.fail_after(PATIENCE):
             while not path.exists():  # noqa: ASYNC110 (a file tells nobody)
                 await trio.sleep(0.05)
         async with await trio.open_unix_socket(path) as stream:
-            yield stream
+            yield Served(process, stream)
 
 
 # vscard.
@@ -61,8 +72,8 @@ async def serving_card(
 
 @asynccontextmanager
 async def qemu_with_card(bench: Bench, card: str = "") -> AsyncIterator[QemuPeer]:
-    async with serving_card(bench, "vscard", card=card) as stream, trio.open_nursery() as nursery:
-        peer = QemuPeer(stream)
+    async with serving_card(bench, "vscard", card=card) as served, trio.open_nursery() as nursery:
+        peer = QemuPeer(served.stream)
         nursery.start_soon(peer.run)
         with trio.fail_after(PATIENCE):
             yield peer
@@ -113,6 +124,7 @@ class Driver:
     """A guest's driver of the reader, and its slot."""
 
     peer: UsbredirPeer
+    ccidd: subprocess.Popen[bytes]
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     extensions: int = 0
 
@@ -132,6 +144,9 @@ class Driver:
         response = await self._ask(IccPowerOn(0, self._number))
         assert isinstance(response, ccid.DataBlock)
         return response
+
+    async def power_off(self) -> None:
+        await self._ask(IccPowerOff(0, self._number))
 
     async def transmit(self, command: bytes) -> ccid.DataBlock:
         response = await self._ask(XfrBlock(0, self._number, command))
@@ -163,13 +178,13 @@ class Driver:
 @asynccontextmanager
 async def guest_driver(bench: Bench, *options: str, card: str = "") -> AsyncIterator[Driver]:
     async with (
-        serving_card(bench, "usbredir", *options, card=card) as stream,
+        serving_card(bench, "usbredir", *options, card=card) as served,
         trio.open_nursery() as nursery,
     ):
-        peer = UsbredirPeer(stream)
+        peer = UsbredirPeer(served.stream)
         nursery.start_soon(peer.run)
         with trio.fail_after(PATIENCE):
-            yield Driver(await peer.configure())
+            yield Driver(await peer.configure(), served.process)
         nursery.cancel_scope.cancel()
 
 
@@ -240,3 +255,40 @@ async def test_usbredir_outlives_a_service_that_is_killed_and_started_again(
             use_from_here(again)
             await driver.until_powered()
             assert (await driver.transmit(bytes.fromhex(SELECT))).data[-2:] == b"\x90\0"
+
+
+async def test_two_processes_and_a_host_program_take_turns(tmp_path: Path) -> None:
+    async with (
+        bench(tmp_path, new_piv_card()) as host,
+        guest_driver(host) as first,
+        guest_driver(host) as second,
+        trio.open_nursery() as nursery,
+    ):
+        for driver in (first, second):
+            nursery.start_soon(use_three_times, driver)
+        for _ in range(3):
+            name = await host.host.run("opensc-tool", "--name")
+            assert "Personal Identity Verification Card" in name
+
+
+async def use_three_times(driver: Driver) -> None:
+    for _ in range(3):
+        await driver.until_powered()
+        assert (await driver.transmit(bytes.fromhex(SELECT))).data[-2:] == b"\x90\0"
+        assert (await driver.transmit(PIN_STATUS)).data[:1] == b"\x63"
+        assert (await driver.transmit(VERIFY)).data == b"\x90\0"
+        assert (await driver.transmit(PIN_STATUS)).data == b"\x90\0"
+        await driver.power_off()
+
+
+async def test_a_ccidd_that_ends_gives_the_card_back_at_rest(tmp_path: Path) -> None:
+    async with bench(tmp_path, new_piv_card()) as host, guest_driver(host) as driver:
+        await driver.until_powered()
+        await driver.transmit(bytes.fromhex(SELECT))
+        assert (await driver.transmit(VERIFY)).data == b"\x90\0"
+        driver.ccidd.terminate()
+        async with connected(READER) as program:
+            await program.transmit(bytes.fromhex(SELECT))
+            assert (await program.transmit(PIN_STATUS))[:1] == b"\x63"
+        with trio.fail_after(PATIENCE):
+            assert await trio.to_thread.run_sync(driver.ccidd.wait) == 0
