@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ccidd.card.piv.management_key import ManagementKey
+from ccidd.card.piv.management_key import ManagementAlgorithm, ManagementKey
 from ccidd.card.piv.records import MANAGEMENT_KEY
 from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm
@@ -223,8 +223,8 @@ def _add_management_key_options(command: OneLineParser, what: str) -> None:
     command.add_argument(
         "--management-key-algorithm",
         choices=MANAGEMENT_ALGORITHMS,
-        default="AES-192",
-        help="what it is for; older provisioning tools know 3DES alone (default: AES-192)",
+        help="what it is for; older provisioning tools know 3DES alone (default: that of the key"
+        " that it replaces, else AES-192)",
     )
 
 
@@ -284,8 +284,11 @@ def _create(state: State, options: argparse.Namespace) -> None:
         print(describe(view, secrets))  # noqa: T201
 
 
-def _management_key(options: argparse.Namespace) -> ManagementKey:
-    algorithm = MANAGEMENT_ALGORITHMS[options.management_key_algorithm]
+def _management_key(
+    options: argparse.Namespace, default: ManagementAlgorithm = ManagementAlgorithm.AES_192
+) -> ManagementKey:
+    chosen = options.management_key_algorithm
+    algorithm = default if chosen is None else MANAGEMENT_ALGORITHMS[chosen]
     given = given_secret(options, "management-key")
     if given is None:
         return ManagementKey.generate(algorithm)
@@ -298,7 +301,11 @@ def _reset_management_key(state: State, options: argparse.Namespace) -> None:
         raise UserError(
             f"the card {options.name} is {record.type}, which has no administration key"
         )
-    key = _management_key(options)
+    present = state.contents(record.guid).get(MANAGEMENT_KEY)
+    if present is None:
+        key = _management_key(options)
+    else:
+        key = _management_key(options, ManagementKey.decode(present).algorithm)
     change_contents(state, record, {MANAGEMENT_KEY: key.encode()})
     shown = {} if is_given(options, "management-key") else {"management_key": key.key.hex()}
     if options.json:
@@ -350,7 +357,8 @@ def _export(state: State, options: argparse.Namespace) -> None:
         certificates = (key.certificate for key in keys)
         pem = [each.public_bytes(Encoding.PEM) for each in certificates if each is not None]
     if not pem:
-        raise UserError(f"the card {options.name} has none to export; see `ccidd card show`")
+        what = "key" if options.csr else "certificate"
+        raise UserError(f"the card {options.name} has no {what} to export; see `ccidd card show`")
     write_pem(pem, options.output)
 
 

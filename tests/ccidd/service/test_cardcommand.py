@@ -484,7 +484,7 @@ def test_certificates_are_exported(card: Command, state: State, tmp_path: Path) 
     assert x509.load_pem_x509_certificates(card("export", "alice").encode()) == stored
     card("export", "alice", "--key=9C", f"--output={tmp_path / 'out.pem'}")
     assert x509.load_pem_x509_certificates((tmp_path / "out.pem").read_bytes()) == stored[1:]
-    assert "has none to export" in refused(card, "export", "alice", "--key=9E")
+    assert "has no certificate to export" in refused(card, "export", "alice", "--key=9E")
     missing = refused(card, "export", "alice", "--output=/dev/null/out.pem")
     assert "cannot write /dev/null/out.pem" in missing
 
