@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -10,10 +12,12 @@ import pytest
 from card_users import use_with_opensc, use_with_openssl, use_with_ssh
 from clients import AFTER_RESET, Shell
 from harness.ccidd import Transport, guest_with_card
+from harness.gnupg import GnuPG
 from harness.opensc import OpenSC
 from provisioning import (
     change_pins_with_opensc,
     empty_card,
+    provision_with_a_newer_yubico_piv_tool,
     provision_with_piv_tool,
     provision_with_yubico_piv_tool,
     reset_with_yubico_piv_tool,
@@ -80,3 +84,33 @@ async def test_a_card_is_provisioned_used_and_reset(
         await reset_with_yubico_piv_tool(shell, secrets)
         certificates = await provision_with_piv_tool(shell, AFTER_RESET)
         await use_with_opensc(shell, AFTER_RESET.pin, certificates)
+        if image.release != "bookworm":
+            secrets = await provision_with_a_newer_yubico_piv_tool(shell, AFTER_RESET)
+            gnupg = GnuPG(pair.guest)
+            await (gnupg.take_reader() if transport == "usbredir" else gnupg.use_pcscd())
+            await gnupg.enter_pin(secrets.pin)
+            await provision_and_use_with_gnupg(shell, secrets.management_key)
+
+
+async def provision_and_use_with_gnupg(shell: Shell, management_key: str) -> None:
+    """Make keys with gpg-card and an OpenPGP key of them, and use that."""
+    commands = [["authenticate", management_key]]
+    for key, algorithm in (("9A", "nistp256"), ("9C", "rsa2048"), ("9D", "rsa2048")):
+        commands.append(f"generate --force --algo={algorithm} PIV.{key}".split())
+    await shell.run("gpg-card", *itertools.chain(*[[*command, "--"] for command in commands]))
+    # It wants gpgsm as well, and fails in the end where that is not installed.
+    listed = await shell.run("gpg-card", "list", status=None)
+    assert re.findall(r"keyref \.*: (PIV\.\w+)  \((.*)\)", listed) == [
+        ("PIV.9A", "auth"),
+        ("PIV.9E", "auth"),
+        ("PIV.9C", "sign,cert"),
+        ("PIV.9D", "encr"),
+    ]
+    await shell.run("gpg", "--batch", "--quick-gen-key", "alice", "card")
+    await shell.write("message", b"signed by a card\n")
+    await shell.run("gpg", "--local-user=alice", "--output=signed", "--sign", "message")
+    assert 'Good signature from "alice"' in await shell.run("gpg", "--verify", "signed")
+    to_alice = ("--recipient=alice", "--output=encrypted", "--encrypt")
+    await shell.run("rm", "-f", "encrypted")
+    await shell.run("gpg", *to_alice, "message")
+    assert "signed by a card" in await shell.run("gpg", "--decrypt", "encrypted")

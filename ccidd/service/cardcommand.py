@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ccidd.card.piv.management_key import ManagementKey
+from ccidd.card.piv.management_key import ManagementAlgorithm, ManagementKey
 from ccidd.card.piv.records import MANAGEMENT_KEY
 from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm
@@ -160,7 +160,7 @@ def _add_import(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
         commands,
         "import",
         _import,
-        "put keys and certificates from files on a card",
+        "put keys, certificates and PIV data objects from files on a card",
         default=False,
     )
     importing.add_argument(
@@ -169,7 +169,8 @@ def _add_import(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
         nargs="+",
         type=path,
         help="PKCS#12 or PEM: private keys with their certificates, or certificates alone for"
-        " keys that are on the card",
+        " keys that are on the card. TAG=FILE, such as 5FC102=chuid: a PIV data object, with or"
+        " without the 53 around it, or a certificate as one",
     )
     importing.add_argument(
         "--key",
@@ -202,7 +203,10 @@ def _add_pin_commands(commands: "argparse._SubParsersAction[OneLineParser]") -> 
     add_secret_options(resetting, "new-pin", "what it is to be, instead of a random one,")
     for command in (changing, unblocking, resetting):
         command.add_argument(
-            "--which", choices=("pin", "puk"), default="pin", help="default: the PIN"
+            "--which",
+            choices=("pin", "puk", "global"),
+            default="pin",
+            help="the PIN (the default), the PUK, or the global PIN of a PIV card",
         )
 
 
@@ -223,8 +227,8 @@ def _add_management_key_options(command: OneLineParser, what: str) -> None:
     command.add_argument(
         "--management-key-algorithm",
         choices=MANAGEMENT_ALGORITHMS,
-        default="AES-192",
-        help="what it is for; older provisioning tools know 3DES alone (default: AES-192)",
+        help="what it is for; older provisioning tools know 3DES alone (default: that of the key"
+        " that it replaces, else AES-192)",
     )
 
 
@@ -284,8 +288,11 @@ def _create(state: State, options: argparse.Namespace) -> None:
         print(describe(view, secrets))  # noqa: T201
 
 
-def _management_key(options: argparse.Namespace) -> ManagementKey:
-    algorithm = MANAGEMENT_ALGORITHMS[options.management_key_algorithm]
+def _management_key(
+    options: argparse.Namespace, default: ManagementAlgorithm = ManagementAlgorithm.AES_192
+) -> ManagementKey:
+    chosen = options.management_key_algorithm
+    algorithm = default if chosen is None else MANAGEMENT_ALGORITHMS[chosen]
     given = given_secret(options, "management-key")
     if given is None:
         return ManagementKey.generate(algorithm)
@@ -298,7 +305,11 @@ def _reset_management_key(state: State, options: argparse.Namespace) -> None:
         raise UserError(
             f"the card {options.name} is {record.type}, which has no administration key"
         )
-    key = _management_key(options)
+    present = state.contents(record.guid).get(MANAGEMENT_KEY)
+    if present is None:
+        key = _management_key(options)
+    else:
+        key = _management_key(options, ManagementKey.decode(present).algorithm)
     change_contents(state, record, {MANAGEMENT_KEY: key.encode()})
     shown = {} if is_given(options, "management-key") else {"management_key": key.key.hex()}
     if options.json:
@@ -350,7 +361,8 @@ def _export(state: State, options: argparse.Namespace) -> None:
         certificates = (key.certificate for key in keys)
         pem = [each.public_bytes(Encoding.PEM) for each in certificates if each is not None]
     if not pem:
-        raise UserError(f"the card {options.name} has none to export; see `ccidd card show`")
+        what = "key" if options.csr else "certificate"
+        raise UserError(f"the card {options.name} has no {what} to export; see `ccidd card show`")
     write_pem(pem, options.output)
 
 

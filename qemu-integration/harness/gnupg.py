@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GnuPG in a guest: its scdaemon drives the reader with a CCID driver of its own, without pcscd."""
+"""GnuPG in a guest: its scdaemon has a CCID driver of its own, and can do with pcscd as well."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ log-file /dev/virtio-ports/org.ccidd.pcscd
 """
 """Given twice, the option shows T=1 too. The log takes the place of pcscd's, so that a test which
 fails shows its end."""
+
+_PINENTRY: Final = """\
+#!/bin/sh
+echo OK
+while read -r command rest; do
+    [ "$command" = GETPIN ] && echo 'D %s'
+    echo OK
+    [ "$command" = BYE ] && exit
+done
+"""
+"""A pinentry program that knows the PIN."""
 
 
 class ScdaemonError(HarnessError):
@@ -62,8 +73,22 @@ class GnuPG:
     async def take_reader(self) -> None:
         """Leave the reader to scdaemon: pcscd, which had it, is stopped."""
         await self._guest.run("pcscd-control", "stop")
+        await self._configure(_CONFIGURATION)
+
+    async def use_pcscd(self) -> None:
+        """Have scdaemon use the reader by way of pcscd: its own driver wants T=1."""
+        await self._configure("disable-ccid\n")
+
+    async def _configure(self, scdaemon: str) -> None:
         await self._guest.run("mkdir", "--mode=700", "/root/.gnupg")
-        await self._guest.write_file("/root/.gnupg/scdaemon.conf", _CONFIGURATION.encode())
+        await self._guest.write_file("/root/.gnupg/scdaemon.conf", scdaemon.encode())
+
+    async def enter_pin(self, pin: str) -> None:
+        """Have the agent find a person who enters the PIN wherever it asks for one."""
+        await self._guest.write_file("/root/.gnupg/pinentry", (_PINENTRY % pin).encode())
+        await self._guest.run("chmod", "+x", "/root/.gnupg/pinentry")
+        configuration = b"pinentry-program /root/.gnupg/pinentry\n"
+        await self._guest.write_file("/root/.gnupg/gpg-agent.conf", configuration)
 
     async def card_status(self, *, check: bool = True) -> Completed:
         """Show what a user sees of the card. The agent that this starts keeps the reader."""

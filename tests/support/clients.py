@@ -105,9 +105,9 @@ class YubicoPivTool:
         """Changes PIN or PUK, or unblocks the PIN."""
         return await self.run(action, f"--pin={old}", f"--new-pin={new}", status=status)
 
-    async def set_management_key(self, key: str) -> None:
-        """Changes the administration key to another of the same kind."""
-        await self.as_administrator("set-mgm-key", f"--new-key={key}")
+    async def set_management_key(self, key: str, *arguments: str) -> None:
+        """Changes the administration key."""
+        await self.as_administrator("set-mgm-key", f"--new-key={key}", *arguments)
         self.secrets = replace(self.secrets, management_key=key)
 
 

@@ -14,7 +14,12 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, pkcs12
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PublicFormat,
+    pkcs12,
+)
 
 from ccidd.keys.generated import (
     certificate_builder,
@@ -169,7 +174,7 @@ async def _write_objects(tool: YubicoPivTool) -> None:
         assert values[0] != values[1]
     # It has to be chained, and is longer than what a reader may carry at once.
     content = bytes(range(256)) * 8
-    named = "--id=0x5fff01"
+    named = "--id=0x5f0001"
     await tool.as_administrator("write-object", named, "--format=binary", given=content)
     assert (await tool.run("read-object", named)).strip() == content.hex()
 
@@ -186,6 +191,39 @@ async def _change_pins(tool: YubicoPivTool) -> None:
     await tool.change("unblock-pin", secrets.puk, secrets.pin)
     tool.secrets = secrets
     assert "Successfully verified PIN" in await tool.run("verify-pin", f"--pin={secrets.pin}")
+
+
+async def provision_with_a_newer_yubico_piv_tool(shell: Shell, secrets: Secrets) -> Secrets:
+    """Does what version 2.2.0 cannot, and leaves no key behind.
+
+    Returns:
+        What then opens the card.
+    """
+    tool = YubicoPivTool(shell, secrets)
+    for algorithm in ("ECCP384", "RSA3072", "ED25519"):
+        key = await tool.generate("9c", algorithm)
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        who = ("--slot=9c", "--subject=/CN=alice/")
+        await tool.as_cardholder("selfsign-certificate", *who, "--output=self.pem", given=pem)
+        certificate = x509.load_pem_x509_certificate(await shell.read("self.pem"))
+        certificate.verify_directly_issued_by(certificate)
+        await tool.import_certificate("9c", certificate)
+        await tool.as_cardholder("request-certificate", *who, "--output=request.pem", given=pem)
+        request = x509.load_pem_x509_csr(await shell.read("request.pem"))
+        assert request.is_signature_valid
+        assert request.public_key() == certificate.public_key() == key
+    await tool.generate("9d", "X25519")
+    attested = (await tool.certificate("9c", "attest")).public_key()
+    await tool.as_administrator("move-key", "--slot=9c", "--to-slot=95")
+    assert (await tool.certificate("95", "attest")).public_key() == attested
+    for slot in ("95", "9d"):
+        await tool.as_administrator("delete-key", f"--slot={slot}")
+        await tool.run("attest", f"--slot={slot}", status=1)
+    for algorithm, size in (("AES128", 16), ("AES192", 24), ("AES256", 32), ("TDES", 24)):
+        await tool.set_management_key(
+            bytes(range(1, 1 + size)).hex(), f"--new-key-algo={algorithm}"
+        )
+    return tool.secrets
 
 
 async def reset_with_yubico_piv_tool(shell: Shell, secrets: Secrets) -> None:

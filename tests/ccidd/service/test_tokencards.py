@@ -455,6 +455,7 @@ class FlaggedToken:
     """Says what it is told to; test_pkcs11.py holds `Token` to what real tokens say."""
 
     name = "a token"
+    has_keypad = False
 
     def __init__(self) -> None:
         self.status = LoginResult.OK

@@ -41,13 +41,13 @@ class HostShell(Shell):
 
 
 @asynccontextmanager
-async def served(directory: Path) -> AsyncIterator[tuple[Shell, Secrets]]:
+async def served(directory: Path, *options: str) -> AsyncIterator[tuple[Shell, Secrets]]:
     """Serves an empty card; gives where its clients run, and what opens it."""
     state, link = directory / "state", directory / "reader"
     secrets = empty_card(state, "3DES")
-    options = ("--card=piv,card=alice,vendor-extensions=on", f"--state-dir={state}")
+    card = ",".join(("--card=piv,card=alice", *options))
     door = ("--transport=serial", f"--socket-path={link}")
-    with started([*CCIDD, *door, *options], log=directory / "ccidd.log"):
+    with started([*CCIDD, card, *door, f"--state-dir={state}"], log=directory / "ccidd.log"):
         with trio.fail_after(30):
             while not link.is_symlink():  # noqa: ASYNC110 (it is made by another process)
                 await trio.sleep(0.05)
@@ -56,7 +56,7 @@ async def served(directory: Path) -> AsyncIterator[tuple[Shell, Secrets]]:
 
 
 async def test_a_card_is_provisioned_with_yubico_piv_tool_used_and_reset(tmp_path: Path) -> None:
-    async with served(tmp_path) as (shell, secrets):
+    async with served(tmp_path, "vendor-extensions=on") as (shell, secrets):
         changed, certificates = await provision_with_yubico_piv_tool(shell, secrets)
         await use_with_opensc(shell, changed.pin, certificates)
         pin = f"--pin={changed.pin}"
@@ -67,7 +67,7 @@ async def test_a_card_is_provisioned_with_yubico_piv_tool_used_and_reset(tmp_pat
         await provision_with_piv_tool(shell, AFTER_RESET)
 
 
-async def test_a_card_is_provisioned_with_piv_tool_and_its_pins_are_changed(
+async def test_a_card_without_the_extensions_is_provisioned_with_piv_tool_and_its_pins_changed(
     tmp_path: Path,
 ) -> None:
     async with served(tmp_path) as (shell, secrets):
