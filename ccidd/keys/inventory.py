@@ -98,18 +98,7 @@ def find_credentials(token: Token, wanted: Wanted) -> list[Credential]:
         KeyUnavailableError: The token does not work.
         UserError: There is nothing that is asked for, or it cannot be used.
     """
-
-    def read(session: Session) -> tuple[Inventory, frozenset[str]]:
-        return Inventory.of(session), session.mechanisms
-
-    inventory, mechanisms = token.perform_sync(read)
-    credentials = []
-    left_out = []
-    for found in inventory.find(wanted):
-        try:
-            credentials.append(_credential(token, inventory, mechanisms, found, wanted))
-        except UserError as error:
-            left_out.append(f"the certificate {found.label!r} on {token.name} {error}")
+    inventory, credentials, left_out = _find(token, wanted)
     if not credentials and left_out and wanted.is_named:
         raise UserError(left_out[0])
     for reason in left_out:
@@ -128,6 +117,33 @@ def find_credentials(token: Token, wanted: Wanted) -> list[Credential]:
     for credential in chosen:
         warn_unless_valid(credential.certificate, token.name)
     return chosen
+
+
+def usable_certificates(token: Token, wanted: Wanted) -> frozenset[bytes]:
+    """Tells which certificates `find_credentials` would find now, in DER. Blocks.
+
+    Raises:
+        KeyUnavailableError: The token does not work.
+    """
+    _inventory, credentials, _left_out = _find(token, wanted)
+    return frozenset(each.certificate_der() for each in _longest_valid(credentials))
+
+
+def _find(token: Token, wanted: Wanted) -> tuple[Inventory, list[Credential], list[str]]:
+    """Gives what a token shows, its keys, and why other certificates have none."""
+
+    def read(session: Session) -> tuple[Inventory, frozenset[str]]:
+        return Inventory.of(session), session.mechanisms
+
+    inventory, mechanisms = token.perform_sync(read)
+    credentials = []
+    left_out = []
+    for found in inventory.find(wanted):
+        try:
+            credentials.append(_credential(token, inventory, mechanisms, found, wanted))
+        except UserError as error:
+            left_out.append(f"the certificate {found.label!r} on {token.name} {error}")
+    return inventory, credentials, left_out
 
 
 def _credential(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ccidd.errors import UserError
-from ccidd.keys.cryptoki import LibraryInfo, TokenFlags, TokenInfo
+from ccidd.keys.cryptoki import LibraryInfo, TokenInfo
 from ccidd.keys.files import read_secret
 from ccidd.keys.inventory import Wanted, find_credentials
 from ccidd.keys.key import KeyUnavailableError
@@ -108,10 +108,10 @@ def _open(source: TokenSource, known: TokenInfo | None, uri: Pkcs11Uri, max_sess
 
 
 def _check(token: Token, pin: bytes | None) -> None:
-    if TokenFlags.PROTECTED_AUTHENTICATION_PATH in token.info.flags:
-        raise UserError(f"{token.name} wants its PIN at a keypad of its own; use another token")
     if pin is None:
         return
+    if token.has_keypad:
+        raise UserError(f"{token.name} wants its PIN at a keypad of its own; leave out pin-source")
     status = token.pin_status_sync()
     if status is not LoginResult.OK:
         raise UserError(
@@ -121,6 +121,7 @@ def _check(token: Token, pin: bytes | None) -> None:
     result = token.login_sync(pin)
     if result is not LoginResult.OK:
         raise PinRefusedError(f"the PIN of pin-source= for {token.name} is {result.value}")
+    token.stay_logged_in()
 
 
 def _pin(pin_source: str) -> bytes:

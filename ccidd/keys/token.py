@@ -32,6 +32,7 @@ _T = TypeVar("_T")
 
 _WRONG_PIN: Final = frozenset({"CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE"})
 _PIN_REFUSED: Final = _WRONG_PIN | {"CKR_PIN_LOCKED"}
+_CANCELLED: Final = frozenset({"CKR_CANCEL", "CKR_FUNCTION_CANCELED", "CKR_FUNCTION_REJECTED"})
 _UNFIT_PIN: Final = frozenset({"CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE", "CKR_PIN_TOO_WEAK"})
 _NEVER_CHANGED: Final = frozenset(
     {
@@ -70,6 +71,7 @@ class LoginResult(enum.Enum):
     FEW_LEFT = "wrong, and few tries are left"
     LAST_TRY = "wrong, and one try is left"
     LOCKED = "locked"
+    CANCELLED = "not entered at the token's keypad"
 
 
 class ChangeResult(enum.Enum):
@@ -86,6 +88,7 @@ class _Login:
 
     number: int
     pin: bytes | None = field(repr=False)
+    """The PIN; empty if it was entered at the token itself."""
 
 
 class KeyNotFoundError(KeyUnavailableError):
@@ -112,11 +115,15 @@ class Token:
         self.info: Final[TokenInfo] = first.token
         if 0 < first.token.max_sessions < max_sessions:
             max_sessions = first.token.max_sessions
+        if TokenFlags.PROTECTED_AUTHENTICATION_PATH in first.token.flags:
+            # Each would want the PIN at the keypad.
+            max_sessions = 1
         self.source: Final = source
         self._pool = SessionPool(partial(connect, source, first.token), first, max_sessions)
         self._limiter = trio.CapacityLimiter(max_sessions)
         self._login_lock = threading.Lock()
         self._login = _Login(0, None)
+        self._standing_pin: bytes | None = None
         self._logging_out: threading.Thread | None = None
         self._credentials: Sequence[Credential] = ()
 
@@ -124,6 +131,11 @@ class Token:
     def needs_login(self) -> bool:
         """Whether the token has a PIN at all."""
         return TokenFlags.LOGIN_REQUIRED in self.info.flags
+
+    @property
+    def has_keypad(self) -> bool:
+        """Whether its PIN is entered at the token itself (2.40, 5.6, C_Login without a PIN)."""
+        return TokenFlags.PROTECTED_AUTHENTICATION_PATH in self.info.flags
 
     @property
     def is_logged_in(self) -> bool:
@@ -146,7 +158,8 @@ class Token:
         """Has the token check its PIN, and opens its keys if it is right.
 
         In any case this ends what an earlier one has opened. A token that has no PIN takes the
-        empty one and no other. A cancelled caller waits for the token, since a try is at stake.
+        empty one and no other; one with a keypad asks for its PIN there, whatever is given here. A
+        cancelled caller waits for the token, since a try is at stake.
 
         Raises:
             KeyUnavailableError: The token is not there or does not work; the PIN was not compared.
@@ -157,12 +170,16 @@ class Token:
         """Ends what a PIN has opened."""
         await trio.to_thread.run_sync(self._logout, limiter=self._limiter)
 
+    def stay_logged_in(self) -> None:
+        """Has the token be logged in as it is now, whenever no other PIN opens it."""
+        self._standing_pin = self._login.pin
+
     def end_login(self) -> None:
         """Ends what a PIN has opened, without waiting: the PIN is forgotten at once.
 
         A thread logs the sessions out, which what comes next waits for.
         """
-        if self.is_logged_in:
+        if self._login.pin != self._standing_pin:
             self._end_login()
             self._logging_out = threading.Thread(target=self._log_out_idle, daemon=True)
             self._logging_out.start()
@@ -212,7 +229,7 @@ class Token:
 
     def close(self) -> None:
         """Closes all sessions. Takes up to some seconds for a token that hangs."""
-        self._end_login()
+        self._forget_login()
         self._pool.close()
         self._await_logout()
 
@@ -222,7 +239,9 @@ class Token:
             return LoginResult.OK if not pin else LoginResult.WRONG
         with self._login_lock:
             self._end_login()
-        if not pin or b"\0" in pin:
+        if self.has_keypad:
+            pin = b""
+        elif not pin or b"\0" in pin:
             # An empty PIN tells some modules to ask for it themselves; NSS ends a PIN at a NUL.
             return LoginResult.WRONG
         session = self._take_alive()
@@ -235,13 +254,19 @@ class Token:
                 raise
             if result is LoginResult.OK:
                 self._login = _Login(self._login.number, pin)
-            session.login_number = self._login.number
+            if result is LoginResult.OK or self._standing_pin is None:
+                session.login_number = self._login.number
         self._give_back(session)
         return result
 
     def _end_login(self) -> None:
         """Ends the login; sessions follow before they are next used."""
-        self._login = _Login(self._login.number + 1, None)
+        self._login = _Login(self._login.number + 1, self._standing_pin)
+
+    def _forget_login(self) -> None:
+        """Ends the login when its PIN is of no more use."""
+        self._standing_pin = None
+        self._end_login()
 
     def _try(self, session: Session, pin: bytes) -> LoginResult:
         try:
@@ -249,6 +274,8 @@ class Token:
         except CryptokiError as error:
             if error.reason == "CKR_PIN_LOCKED":
                 return LoginResult.LOCKED
+            if error.reason in _CANCELLED:
+                return LoginResult.CANCELLED
             if error.reason in _WRONG_PIN:
                 return self._tries_left(session)
             raise KeyUnavailableError(f"{self.name} does not take a PIN: {error}") from error
@@ -299,6 +326,8 @@ class Token:
         pin = self._login.pin
         if pin is None:
             raise LoginNeededError(f"{self.name} is not logged in")
+        if self.has_keypad:
+            return ChangeResult.IMPOSSIBLE
         if not new or b"\0" in new:
             # An empty one would leave a database open to all.
             return ChangeResult.UNFIT
@@ -313,9 +342,9 @@ class Token:
                 return ChangeResult.UNFIT
             if error.reason in _NEVER_CHANGED:
                 return ChangeResult.IMPOSSIBLE
-            with self._login_lock:
-                self._end_login()
             if error.reason in _PIN_REFUSED:
+                with self._login_lock:
+                    self._forget_login()
                 raise self._other_pin() from error
             raise KeyUnavailableError(f"{self.name} does not change its PIN: {error}") from error
         finally:
@@ -331,6 +360,8 @@ class Token:
 
     def _set_login_pin(self, pin: bytes) -> None:
         with self._login_lock:
+            if self._standing_pin is not None:
+                self._standing_pin = pin
             self._login = _Login(self._login.number + 1, pin)
 
     def _take_alive(self) -> Session:
@@ -381,7 +412,7 @@ class Token:
             if error.reason in _PIN_REFUSED:
                 # One key wants its PIN each time (CKA_ALWAYS_AUTHENTICATE).
                 with self._login_lock:
-                    self._end_login()
+                    self._forget_login()
                 raise self._other_pin() from error
             text = f"{self.name}: {error}"
             if was_used and error.reason in _LOST:
@@ -416,12 +447,16 @@ class Token:
             login = self._login
             if login.pin is None:
                 session.logout()
+            elif self.has_keypad:
+                # Nobody expects to be asked now.
+                self._end_login()
+                raise KeyUnavailableError(f"{self.name} wants its PIN at its keypad again")
             else:
                 try:
                     session.login(login.pin)
                 except CryptokiError as error:
                     if error.reason in _PIN_REFUSED:
-                        self._end_login()
+                        self._forget_login()
                         raise self._other_pin() from error
                     raise
             session.login_number = login.number

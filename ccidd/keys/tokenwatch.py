@@ -25,7 +25,7 @@ POLL_INTERVAL: Final = 0.5
 TIMEOUT: Final = 30.0
 """Seconds that a module may take to tell of its tokens; it may have to read a card first."""
 
-_LONGEST_WAIT: Final = 300.0
+_LONGEST_WAIT: Final = 600.0
 """Seconds after which a module that waits is looked at anew, in case that it never tells."""
 
 _SHORTEST_WAIT: Final = 0.1

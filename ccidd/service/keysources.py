@@ -87,6 +87,11 @@ class KeySources:
         for token in self._tokens:
             if not token.needs_login or token.is_logged_in:
                 continue
+            if token.has_keypad:
+                raise UserError(
+                    f"{self._where}: {token.name} wants its PIN at a keypad of its own: leave out"
+                    " pin-file"
+                )
             if self._password is None:
                 raise UserError(
                     f"{self._where}: {token.name} needs a PIN: leave out pin-file, and the card's"

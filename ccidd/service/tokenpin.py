@@ -11,6 +11,9 @@ CKF_USER_PIN_LOCKED        0 (6983)
 CKF_USER_PIN_FINAL_TRY     1 (63C1)
 CKF_USER_PIN_COUNT_LOW     2 (63C2)
 =========================  ==========
+
+A token with a keypad of its own (CKF_PROTECTED_AUTHENTICATION_PATH) asks there for its PIN, while
+the guest's command waits; the PIN in that command is not looked at.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,18 +85,24 @@ class TokenPin(PinMemory):
 
         Raises:
             CardError: 6F00: the token is not there or does not work. The PIN was not compared, and
-                the try is given back.
+                the try is given back. 6985: it was not entered at the token's keypad; likewise.
         """
         if await self._call(partial(self._state.spend_try, keep=self._keep)) is None:
             return False
         pin = candidate.rstrip(_PADDING)
         for token in self._tokens:
+            if token.has_keypad:
+                log.info("token_asks_for_its_pin", token=token.name)
             try:
                 result = await token.login(pin)
             except KeyUnavailableError as error:
                 log.warning("token_unavailable", token=token.name, reason=str(error))
                 await self._call(self._state.return_try)
                 raise CardError(StatusWord.NO_PRECISE_DIAGNOSIS) from error
+            if result is LoginResult.CANCELLED:
+                log.info("token_pin_not_entered", token=token.name)
+                await self._call(self._state.return_try)
+                raise CardError(StatusWord.CONDITIONS_NOT_SATISFIED)
             if result is not LoginResult.OK:
                 log.info("token_pin_refused", token=token.name, result=result.value)
                 return False

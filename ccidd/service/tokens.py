@@ -25,7 +25,7 @@ from ccidd.card.card import Card, CardGoneError
 from ccidd.card.piv.contents import guid_of
 from ccidd.errors import UserError
 from ccidd.keys.cryptoki import TokenInfo
-from ccidd.keys.inventory import Wanted, find_credentials
+from ccidd.keys.inventory import Wanted, find_credentials, usable_certificates
 from ccidd.keys.key import Credential, KeyUnavailableError
 from ccidd.keys.modules import check_module, configured_modules, module_of
 from ccidd.keys.pkcs11 import PinRefusedError, matches, open_present_token
@@ -45,6 +45,9 @@ _KEY: Final = re.compile(r"key([0-9A-Fa-f]{2})")
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 5.0
 """Seconds until a token is looked at again that could not be used: keys may be put on it yet."""
+
+_LOOK_INTERVAL: Final = 2.0
+"""Seconds between two looks at what is on a software token."""
 
 _LAST_ANSWER: Final = 0.5
 """Seconds that a command has to end in when its token has gone."""
@@ -291,25 +294,54 @@ class TokenSupply(CardSupply):
     async def _serve(self, run: _Run, present: PresentToken, scope: trio.CancelScope) -> None:
         """Has a token in a slot as long as it is there."""
         with scope:
-            opened = await self._open_patiently(present)
-            index: int | None = None
+            while True:
+                await self._serve_unchanged(run, present)
+
+    async def _serve_unchanged(self, run: _Run, present: PresentToken) -> None:
+        """Has a token in a slot as long as there are the same keys on it."""
+        opened = await self._open_patiently(present)
+        index: int | None = None
+        try:
+            if not run.places.has_room():
+                log.info("token_waits_for_a_slot", token=present.info.label)
+            index = await run.places.take(present.identity)
+            slot = run.slots[index]
+            self.labels[index] = present.info.label
+            slot.insert(opened.card)
+            serial = present.info.serial
+            log.info("token_inserted", token=present.info.label, serial=serial, slot=slot.name)
+            await self._until_changed(opened.token)
+        finally:
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    # What the token is at fails at once.
+                    nursery.start_soon(_close, opened)
+                    if index is not None:
+                        await self._remove(run, index, opened)
+
+    async def _until_changed(self, token: Token) -> None:
+        """Waits until there are other keys on a token, for which only software tokens are asked.
+
+        While somebody is logged in it may show more, so it is not looked at then.
+        """
+        if token.info.is_hardware or self._uri.pin_source is not None:
+            await trio.sleep_forever()
+        known = frozenset(each.certificate_der() for each in token.credentials())
+        look = partial(usable_certificates, token, Wanted(self._uri.object, self._uri.id))
+        while True:
+            await trio.sleep(_LOOK_INTERVAL)
+            if token.is_logged_in:
+                continue
             try:
-                if not run.places.has_room():
-                    log.info("token_waits_for_a_slot", token=present.info.label)
-                index = await run.places.take(present.identity)
-                slot = run.slots[index]
-                self.labels[index] = present.info.label
-                slot.insert(opened.card)
-                serial = present.info.serial
-                log.info("token_inserted", token=present.info.label, serial=serial, slot=slot.name)
-                await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    async with trio.open_nursery() as nursery:
-                        # What the token is at fails at once.
-                        nursery.start_soon(_close, opened)
-                        if index is not None:
-                            await self._remove(run, index, opened)
+                found = await trio.to_thread.run_sync(
+                    look, abandon_on_cancel=True, limiter=self._limiter
+                )
+            except KeyUnavailableError:
+                # If it has gone, that is told elsewhere.
+                continue
+            if found != known and not token.is_logged_in:
+                log.info("token_changed", token=token.info.label)
+                return
 
     async def _remove(self, run: _Run, index: int, opened: _Opened) -> None:
         await opened.token_card.leave()

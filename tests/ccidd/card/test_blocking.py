@@ -62,6 +62,15 @@ async def test_a_call_that_is_left_alone_closes_its_thing_when_it_comes_back(thi
     await until(thing.closed)
 
 
+async def test_a_thread_that_begins_late_does_not_touch_what_was_closed(thing: Thing) -> None:
+    calls = BlockingCalls(thing, trio.CapacityLimiter(1))
+    await calls.close()
+    # What the thread of a cancelled call does, which was not scheduled until now.
+    with pytest.raises(trio.ClosedResourceError):
+        await trio.to_thread.run_sync(calls._make, thing.block)
+    assert not thing.entered.is_set()
+
+
 async def test_threads_that_are_left_alone_count(thing: Thing) -> None:
     limiter = trio.CapacityLimiter(1)
     with trio.move_on_after(0.1):

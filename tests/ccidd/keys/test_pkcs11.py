@@ -268,6 +268,18 @@ async def test_a_wrong_pin_is_checked_even_after_the_right_one(
         assert await ec_key(token).sign_hash(DIGEST)
 
 
+async def test_a_token_with_a_keypad_is_asked_to_log_in_without_a_pin(
+    softhsm: SoftHsm, limit: Callable[[str, str], None]
+) -> None:
+    name = softhsm.add("token", ONE_KEY)
+    limit("KEYPAD", "1")
+    with opened(name) as token:
+        assert token.has_keypad
+        # SoftHSM has none, and calls a C_Login with NULL a bad argument.
+        with pytest.raises(KeyUnavailableError, match="CKR_ARGUMENTS_BAD"):
+            await token.login(b"654321")
+
+
 async def test_the_token_s_flags_tell_of_wrong_tries(softhsm: SoftHsm) -> None:
     with opened(softhsm.add("token", ONE_KEY)) as token:
         assert await token.pin_status() is LoginResult.OK
@@ -419,7 +431,7 @@ def test_the_object_may_be_named_as_its_private_key_is(softhsm: SoftHsm) -> None
         ("pkcs11:token=token?module-name=nothing-like-it", "no PKCS#11 module 'nothing-like-it'"),
         (uri(token="token", pin_file=Path("relative")), "pin-source"),
         (uri(token="token", pin_file=Path("/nowhere/pin")), "cannot read /nowhere/pin"),
-        ("pkcs11:?module-path=/lib&pin-source=|command", "pin-source"),
+        (f"{uri(token='token')}&pin-source=|command", "pin-source"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_line(softhsm: SoftHsm, name: str, message: str) -> None:
@@ -485,6 +497,16 @@ if "MAX_SESSIONS" in os.environ:
         return info
 
     PyKCS11.PyKCS11Lib.getTokenInfo = get_token_info
+
+if "KEYPAD" in os.environ:
+    get_plain_info = PyKCS11.PyKCS11Lib.getTokenInfo
+
+    def get_token_info_with_keypad(self, slot):
+        info = get_plain_info(self, slot)
+        info.flags |= PyKCS11.CKF_PROTECTED_AUTHENTICATION_PATH
+        return info
+
+    PyKCS11.PyKCS11Lib.getTokenInfo = get_token_info_with_keypad
 """
 
 

@@ -8,12 +8,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import structlog
 import trio
 
+from ccidd.card.card import Card
+from ccidd.card.piv.card import piv_card
+from ccidd.card.piv.references import KeyReference
 from ccidd.keys import tokenwatch
-from ccidd.keys.cryptoki import Cryptoki
+from ccidd.keys.cryptoki import Cryptoki, CryptokiError
+from ccidd.keys.key import KeyAlgorithm
 from ccidd.keys.tokenwatch import PresentToken, TokenWatch
+from ccidd.reader.slot import Slot
+from credentials import credential
+from pcsc_tokens import OPENSC, reader, use_pcscd_in
+from piv import new_memory
 from tokens import SOFTHSM, SoftHsm
 
 SOON = 1.5
@@ -157,3 +166,67 @@ async def test_a_module_that_cannot_be_loaded_is_tried_ever_later(tmp_path: Path
             assert seen.history[-1] == []
     assert [entry["event"] for entry in logs] == ["token_module_failed"] * 3
     assert [entry["again_in"] for entry in logs] == [0.25, 0.5, 1]
+
+
+# A module that waits for its tokens: OpenSC's, with a card in a reader of pcscd's.
+
+
+@pytest.fixture
+def piv() -> Card:
+    keys = {KeyReference.AUTHENTICATION: credential(KeyAlgorithm.P_256)}
+    return piv_card(keys, new_memory())
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    use_pcscd_in(tmp_path, monkeypatch)
+    return tmp_path
+
+
+async def test_cards_are_seen_when_they_come_and_go(directory: Path, piv: Card) -> None:
+    slot = Slot()
+    async with reader(directory, slot), watching(OPENSC) as seen:
+        await seen.labels(within=10)
+        for _ in range(2):
+            # Nothing is asked again and again meanwhile.
+            await trio.sleep(1.5)
+            told = len(seen.history)
+            slot.insert(piv)
+            await seen.labels("test P-256 0", within=10)
+            slot.remove()
+            await seen.labels(within=5)
+            assert len(seen.history) == told + 2
+        began = trio.current_time()
+    assert workers() == []
+    assert trio.current_time() - began < 5
+
+
+async def test_a_pcscd_that_comes_and_goes_takes_its_cards_along(
+    directory: Path, piv: Card
+) -> None:
+    async with watching(OPENSC) as seen:
+        await seen.labels(within=10)
+        for _ in range(2):
+            async with reader(directory, Slot(piv)):
+                await seen.labels("test P-256 0", within=10)
+            await seen.labels(within=5)
+
+
+async def test_a_process_that_waits_ends_with_those_who_wait_for_it(directory: Path) -> None:
+    async with reader(directory, Slot()):
+        cryptoki = Cryptoki(10)
+        # The reader is this process's own.
+        await trio.to_thread.run_sync(cryptoki.load, OPENSC)
+        await trio.to_thread.run_sync(cryptoki.tokens)
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(CryptokiError, match="has ended"):
+                    await trio.to_thread.run_sync(cryptoki.wait, 60)
+
+            nursery.start_soon(wait)
+            await trio.sleep(0.5)
+            began = trio.current_time()
+            cryptoki.end()
+        assert trio.current_time() - began < 1
+        cryptoki.close()

@@ -19,19 +19,23 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cards import transmit
 from ccid_protocol import tlv
 from ccid_protocol.apdu import CommandAPDU
+from ccid_protocol.atr import ATR
 from ccidd.card.card import Card, CardGoneError
+from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.contents import certificate_in
-from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS
+from ccidd.card.piv.references import ALGORITHM_IDENTIFIERS, KeyReference
 from ccidd.errors import UserError
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.reader.slot import Slot
+from ccidd.service import tokens
 from ccidd.service.cards import open_supply
 from ccidd.service.options import parse_card
 from ccidd.service.state import State
 from ccidd.service.supply import fill
 from crash import CHEAP
 from credentials import credential
-from piv import selected, verify
+from pcsc_tokens import OPENSC, reader, use_pcscd_in
+from piv import new_memory, selected, verify
 from tokens import PIN, SOFTHSM, SoftHsm, StoredKey, uri
 
 RSA, P_256, P_384 = KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256, KeyAlgorithm.P_384
@@ -273,6 +277,23 @@ async def test_keys_that_are_put_on_a_token_later_make_it_a_card(
     assert sum(entry["event"] == "token_not_used" for entry in logs) == 1
 
 
+async def test_a_token_that_gets_another_key_becomes_another_card(
+    state: State, softhsm: SoftHsm
+) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    async with served(f"piv,token={uri}", state) as (slot,):
+        first = await selected(await inserted(slot, 10))
+        assert await verify(first, "123456") == 0x9000
+        softhsm.put("a token", [StoredKey(RSA, b"\2", "second")])
+        # It is left alone while it is in use.
+        await trio.sleep(2 * tokens._LOOK_INTERVAL)
+        assert await sign(first) == 0x9000
+        await first.power_off()
+        await wait_until([slot], lambda: is_other(slot, first), 2 * tokens._LOOK_INTERVAL)
+        second = await selected(await inserted(slot))
+        assert await certificates(second) == {0x9A: P_256, 0x9C: RSA}
+
+
 async def wait_until_logged(logs: Sequence[Mapping[str, object]], event: str) -> None:
     with trio.fail_after(10):
         while not any(entry["event"] == event for entry in logs):  # noqa: ASYNC110 (no event)
@@ -408,6 +429,200 @@ async def test_a_wrong_pin_of_a_file_is_tried_once(
     reasons = [str(entry["reason"]) for entry in logs if entry["event"] == "token_not_used"]
     assert ["is wrong" in reasons[0], "was refused before" in reasons[1]] == [True, True]
     assert len(reasons) == 2
+
+
+# Tokens with a keypad: SoftHSM's, before which the PIN comes from a file that the test writes.
+# test_pkcs11.py shows that what reaches such a token's module is C_Login without a PIN.
+
+KEYPAD = """
+import os, pathlib
+
+plain_info = PyKCS11.PyKCS11Lib.getTokenInfo
+plain_login = PyKCS11.Session.login
+
+def get_token_info(self, slot):
+    info = plain_info(self, slot)
+    info.flags |= PyKCS11.CKF_PROTECTED_AUTHENTICATION_PATH
+    return info
+
+def login(self, pin, user_type=PyKCS11.CKU_USER):
+    assert not pin
+    keypad = pathlib.Path(os.environ["KEYPAD"])
+    while not keypad.exists():
+        time.sleep(0.02)
+    entered = keypad.read_bytes()
+    keypad.unlink()
+    if not entered:
+        raise PyKCS11.PyKCS11Error(PyKCS11.CKR_FUNCTION_CANCELED)
+    plain_login(self, entered, user_type)
+
+PyKCS11.PyKCS11Lib.getTokenInfo = get_token_info
+PyKCS11.Session.login = login
+"""
+
+
+@pytest.fixture
+def keypad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shim: Callable[[str], None]
+) -> Callable[[bytes], None]:
+    """Gives what enters a PIN at a token's keypad, or nothing."""
+    shim(KEYPAD)
+    file = tmp_path / "keypad"
+    monkeypatch.setenv("KEYPAD", str(file))
+
+    def enter(pin: bytes) -> None:
+        (tmp_path / "new").write_bytes(pin)
+        (tmp_path / "new").rename(file)
+
+    return enter
+
+
+async def test_a_token_with_a_keypad_gets_its_pin_there(
+    state: State, softhsm: SoftHsm, keypad: Callable[[bytes], None]
+) -> None:
+    uri = token_option(softhsm, "a token", [*ONE_KEY, StoredKey(RSA, b"\2", "b")])
+    async with served(f"piv,token={uri}", state) as (slot,):
+        card = await selected(await inserted(slot, 10))
+        keypad(PIN)
+        assert await verify(card, "000000") == 0x9000
+        assert await sign(card) == 0x9000
+        keypad(PIN)
+        assert await verify(card, "000000") == 0x9000
+        assert await sign(card, 0x9C, RSA) == 0x9000
+        change = b"123456\xff\xff654321\xff\xff"
+        keypad(PIN)
+        assert (await transmit(card, CommandAPDU(0, 0x24, 0, 0x80, change))).sw == 0x6A81
+
+
+async def test_what_is_entered_at_a_keypad_is_told(
+    state: State, softhsm: SoftHsm, keypad: Callable[[bytes], None]
+) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    async with served(f"piv,token={uri}", state) as (slot,):
+        card = await selected(await inserted(slot, 10))
+        keypad(b"654321")
+        assert await verify(card, "123456") == 0x63C2
+        for _ in range(4):
+            keypad(b"")
+            assert await verify(card, "123456") == 0x6985
+        keypad(b"654321")
+        assert await verify(card, "123456") == 0x63C1
+        keypad(PIN)
+        assert await verify(card, "123456") == 0x9000
+
+
+async def test_nobody_is_asked_at_a_keypad_who_does_not_expect_it(
+    state: State, softhsm: SoftHsm, keypad: Callable[[bytes], None]
+) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    async with served(f"piv,token={uri}", state) as (slot,):
+        card = await selected(await inserted(slot, 10))
+        keypad(PIN)
+        assert await verify(card, "123456") == 0x9000
+        assert await sign(card) == 0x9000
+        # The module crashes, and its session is opened again.
+        os.kill(workers()[-1], signal.SIGKILL)
+        assert await sign(card) == 0x6F00
+        keypad(PIN)
+        assert await verify(card, "123456") == 0x9000
+        assert await sign(card) == 0x9000
+
+
+@pytest.mark.usefixtures("keypad")
+async def test_a_token_that_goes_while_its_keypad_waits(state: State, softhsm: SoftHsm) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    async with served(f"piv,token={uri}", state) as (slot,):
+        card = await selected(await inserted(slot, 10))
+        answers = []
+
+        async def use() -> None:
+            answers.append(await verify(card, "123456"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use)
+            await trio.sleep(0.5)
+            softhsm.remove()
+            await emptied(slot)
+        assert answers == [0x6F00]
+
+
+@pytest.mark.usefixtures("keypad")
+def test_a_keypad_and_a_pin_from_a_file_exclude_each_other(
+    state: State, softhsm: SoftHsm, tmp_path: Path
+) -> None:
+    uri = token_option(softhsm, "a token", ONE_KEY)
+    pin_file = tmp_path / "pin"
+    pin_file.write_bytes(PIN)
+    with pytest.raises(UserError, match="keypad of its own; leave out pin-source"):
+        open_supply(parse_card(f"piv,pkcs11={uri}&pin-source={pin_file}"), state)
+    with pytest.raises(UserError, match="keypad of its own: leave out pin-file"):
+        open_supply(parse_card(f"piv,pkcs11={uri},pin-file={pin_file}"), state)
+
+
+# A token that is a card itself, in a reader of pcscd's, through OpenSC's module.
+
+
+class SlowCard(Card):
+    """A PIV card that signs when it is told to."""
+
+    def __init__(self) -> None:
+        keys = {KeyReference.AUTHENTICATION: credential(P_256)}
+        self._card = piv_card(keys, new_memory())
+        self.signing = trio.Event()
+        self.may_sign = trio.Event()
+
+    async def power_on(self) -> ATR:
+        return await self._card.power_on()
+
+    async def power_off(self) -> None:
+        await self._card.power_off()
+
+    async def transmit(self, command: bytes) -> bytes:
+        if command[1] == 0x87:  # GENERAL AUTHENTICATE
+            self.signing.set()
+            await self.may_sign.wait()
+        return await self._card.transmit(command)
+
+
+async def test_a_card_in_a_reader_of_the_host_is_a_token(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_pcscd_in(tmp_path, monkeypatch)
+    hardware, place = SlowCard(), Slot()
+    hardware.may_sign.set()
+    text = f"piv,token=any,module={OPENSC}"
+    async with reader(tmp_path, place), served(text, state) as slots:
+        for _ in range(2):
+            place.insert(hardware)
+            card = await selected(await inserted(slots[0], 20))
+            assert await verify(card, "654321") == 0x63C2
+            assert await verify(card, "123456") == 0x9000
+            assert await sign(card) == 0x9000
+            place.remove()
+            await emptied(slots[0], 5)
+
+        # It is taken out while it signs, which some of OpenSC's versions wait for without end.
+        place.insert(hardware)
+        card = await selected(await inserted(slots[0], 20))
+        assert await verify(card, "123456") == 0x9000
+        hardware.may_sign, hardware.signing = trio.Event(), trio.Event()
+        answers = []
+
+        async def use() -> None:
+            answers.append(await sign(card))
+            assert slots[0].insertion is not None
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use)
+            await hardware.signing.wait()
+            place.remove()
+            await emptied(slots[0], 10)
+        assert answers == [0x6F00]
+        hardware.may_sign.set()
+        place.insert(hardware)
+        card = await selected(await inserted(slots[0], 20))
+        assert await verify(card, "123456") == 0x9000
+        assert await sign(card) == 0x9000
 
 
 # What goes wrong.
