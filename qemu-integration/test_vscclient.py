@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from cryptography.x509.oid import NameOID
 
+from ccidd.keys.key import KeyAlgorithm
+from credentials import credential
 from harness.ccidd import passthru, until_logged
 from harness.guest import boot_guest
 from harness.keys import check_signature
 from harness.opensc import CAC_NAME, OpenSC
 from harness.process import running
+from tokens import PIN as TOKEN_PIN
+from tokens import SOFTHSM, SoftHsm, StoredKey, register_module
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
 
     from cryptography import x509
 
@@ -53,6 +57,13 @@ vscclient -e "db=\"sql:$PWD\" use_hw=no soft=(,Test,CAC,,id-cert,signing-cert,en
 """
 
 
+# "Using ccid-card-passthru with client side hardware"; SoftHSM says that its tokens are removable,
+# but not that they are hardware.
+WITH_HARDWARE: Final = r"""
+vscclient -e "db=\"sql:$PWD\" use_hw=removable" <qemu-host> 2001
+"""
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """The document's fake-smartcard."""
@@ -76,7 +87,6 @@ async def guest_with_vscclient(
     image: Image,
     qemu: Qemu,
     usb: Controller,
-    environ: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Guest]:
     """Boot a guest, and run a command of the document in a directory."""
     workdir = directory.parent
@@ -85,12 +95,7 @@ async def guest_with_vscclient(
     command = command.replace("vscclient", "ccidd-vscclient").replace("<qemu-host>", "localhost")
     script = f"cd {shlex.quote(str(directory))}; exec {command.replace('2001', str(port)).strip()}"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environ = {
-        **os.environ,
-        **(environ or {}),
-        "PATH": path,
-        "XDG_STATE_HOME": str(workdir / "state"),
-    }
+    environ = {**os.environ, "PATH": path, "XDG_STATE_HOME": str(workdir / "state")}
     devices = passthru(f"server=on,host=0.0.0.0,port={port},wait=off")
     log = workdir / "vscclient.log"
     async with (
@@ -124,3 +129,27 @@ async def test_a_guest_uses_certificates_of_the_client_side(
         number, certificate = next(iter(certificates.items()))
         signature = await opensc.sign(number, "SHA256-RSA-PKCS", MESSAGE, PIN)
         check_signature(certificate, signature, MESSAGE)
+
+
+async def test_a_guest_uses_a_token_of_the_client_side(
+    directory: Path, image: Image, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    softhsm = SoftHsm(directory.parent / "softhsm", monkeypatch)
+    softhsm.configure("slots.removable = true")
+    softhsm.add("my token", [StoredKey(KeyAlgorithm.RSA_2048, b"\1", "a key")])
+    register_module(directory, "SoftHSM", SOFTHSM)
+    async with guest_with_vscclient(
+        WITH_HARDWARE, directory, image=image, qemu=qemu, usb="uhci"
+    ) as guest:
+        opensc = OpenSC(guest)
+        assert await opensc.card_name() == CAC_NAME
+        certificates = await opensc.certificates()
+        expected = credential(KeyAlgorithm.RSA_2048).certificate
+        assert list(certificates.values()) == [expected]
+        (number,) = certificates
+        signature = await opensc.sign(number, "SHA256-RSA-PKCS", MESSAGE, TOKEN_PIN.decode())
+        check_signature(expected, signature, MESSAGE)
+        softhsm.remove()
+        await opensc.wait_until_no_card()
+        softhsm.bring_back()
+        await opensc.wait_for_card()

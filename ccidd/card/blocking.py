@@ -65,6 +65,9 @@ class BlockingCalls:
 
     def _make(self, call: Callable[[], _Result]) -> _Result:
         with self._lock:
+            if self.abandoned.is_set():
+                # A thread may begin late, when the thing is being closed already.
+                raise trio.ClosedResourceError
             self._is_called = True
         try:
             return call()

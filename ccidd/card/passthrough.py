@@ -8,11 +8,14 @@ A turn lasts from the guest's first command until it powers the card off, or lea
 while. It is a PC/SC transaction: all others wait. It begins and ends with a reset of the card, so
 that none finds what another's PIN has opened.
 
-Once a turn has ended, nobody can tell whether the card was used by others: PC/SC tells of resets
-alone. So what the guest had set up is taken for lost, and the guest is to see a card that was taken
-out and put in again, unless it has powered the card off by itself.
+Once a turn has ended, nobody can tell whether others have used the card: PC/SC tells of resets
+alone, and of connections as long as they last. So what the guest had set up is taken for lost. What
+was selected is selected again when the guest goes on (`setup`). Where that is not all, the guest
+is to see a card that was taken out and put in again; unless it resets the card itself, or selects
+an application by name and so begins anew: then the card itself tells it that its PIN is due.
 """
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from ccid_protocol.atr import ATR
 from ccid_protocol.errors import RemoteProtocolError
 from ccidd.card.blocking import BlockingCalls
 from ccidd.card.card import Card, CardGoneError
+from ccidd.card.setup import Setup, begins_anew
 from ccidd.card.t0_interface import transmit_over_t0
 from ccidd.card.winscard import CardConnection, Code, PcscError
 
@@ -40,6 +44,9 @@ _SW_SIZE: Final = 2
 
 _CHAIN_POLL: Final = 0.1
 """Seconds between two looks whether a chain of commands has ended."""
+
+PAUSE: Final = 0.5
+"""Seconds between two turns in which others get theirs, if they wait."""
 
 END_TIMEOUT: Final = 2.0
 """Seconds that the reset at the end of a turn may take."""
@@ -84,7 +91,8 @@ class PassthroughCard(Card):
         self._free = trio.Lock()
         self._turn: _Turn | None = None
         self._turn_began = trio.Event()
-        self._has_state = False
+        self._setup = Setup()
+        self._rhythm = _Rhythm(sharing)
         self._work = trio.CancelScope()
         self.lost: Final = trio.Event()
         """Set when the card is to be put in anew: it is not what the guest left it as."""
@@ -94,8 +102,8 @@ class PassthroughCard(Card):
     async def power_on(self) -> ATR:
         """See `Card.power_on`; the card is reset when its first command comes."""
         async with self._free:
-            self._has_state = False
             self._check()
+            self._setup.forget()
             if self._turn is not None:
                 self._turn.needs_reset = True
         return self._atr
@@ -103,8 +111,8 @@ class PassthroughCard(Card):
     async def power_off(self) -> None:
         """See `Card.power_off`; the turn ends."""
         async with self._free:
+            self._setup.forget()
             await self._end_turn("power_off")
-            self._has_state = False
 
     async def transmit(self, command: bytes) -> bytes:
         """See `Card.transmit`."""
@@ -112,26 +120,43 @@ class PassthroughCard(Card):
             self._check()
             with trio.CancelScope() as self._work:
                 if self._turn is None:
-                    await self._take_turn()
-                return await self._transmit(command)
+                    await self._go_on(command)
+                response = await self._transmit(command)
+                self._setup.note(command, response)
+                return response
             raise CardGoneError("the card has gone")
 
     @asynccontextmanager
     async def held(self) -> AsyncGenerator[None]:
         """See `Card.held`: the turn goes on, however long that takes."""
         async with self._free:
+            began = trio.current_time()
             try:
                 yield
             finally:
-                if self._turn is not None:
-                    self._turn.last_use = trio.current_time()
+                self._rhythm.leave_out(trio.current_time() - began)
 
     def _check(self) -> None:
         if self.lost.is_set():
             raise CardGoneError("the card is being put in anew")
-        if self._turn is None and self._has_state:
-            self.lost.set()
-            raise CardGoneError("others may have used the card meanwhile")
+
+    async def _go_on(self, command: bytes) -> None:
+        """Takes a turn, and sets up what the guest had set up in its last one."""
+        if begins_anew(command):
+            self._setup.forget()
+        commands = self._setup.commands
+        if commands is None:
+            raise self._lose("others may have used the card meanwhile")
+        await self._rhythm.pause()
+        await self._take_turn()
+        for before, expected in commands:
+            if await self._transmit(before) != expected:
+                raise self._lose("the card is not what it was")
+
+    def _lose(self, reason: str) -> CardGoneError:
+        self.lost.set()
+        log.info("card_state_lost", reader=self._reader, reason=reason)
+        return CardGoneError(reason)
 
     async def _take_turn(self) -> None:
         turn = _Turn(self._reader, self._atr, self._limiter, exclusive=self._sharing.exclusive)
@@ -146,14 +171,15 @@ class PassthroughCard(Card):
                 await turn.end(reset=False)
             raise self._failure(error) from error
         self._turn = turn
+        self._rhythm.begin()
         self._turn_began.set()
 
     async def _transmit(self, command: bytes) -> bytes:
         assert self._turn is not None
-        self._has_state = True
         try:
             with trio.fail_after(self._sharing.longest_command):
-                return await self._turn.transmit(command)
+                response = await self._turn.transmit(command)
+            self._rhythm.note(command, response)
         except BaseException as error:
             # What the card is like now, nobody knows.
             self.lost.set()
@@ -162,6 +188,7 @@ class PassthroughCard(Card):
             if isinstance(error, PcscError | RemoteProtocolError | trio.TooSlowError):
                 raise self._failure(error) from error
             raise
+        return response
 
     def _failure(self, error: Exception) -> CardGoneError:
         self.lost.set()
@@ -187,21 +214,11 @@ class PassthroughCard(Card):
 
     async def _watch_turn(self) -> None:
         while (turn := self._turn) is not None:
-            end = self._end_of(turn)
-            now = trio.current_time()
-            if now < end:
-                # The end of a chain may move it nearer.
-                await trio.sleep_until(min(end, now + _CHAIN_POLL) if turn.is_amid_chain else end)
-                continue
+            await self._rhythm.wait_for_end()
             async with self._free:
                 # A command may have come, and more than one.
-                if self._turn is turn and trio.current_time() >= self._end_of(turn):
-                    is_idle = trio.current_time() >= turn.last_use + self._sharing.idle_release
-                    await self._end_turn("idle" if is_idle else "max_hold")
-
-    def _end_of(self, turn: "_Turn") -> float:
-        longest = self._sharing.max_hold * (2 if turn.is_amid_chain else 1)
-        return min(turn.last_use + self._sharing.idle_release, turn.began + longest)
+                if self._turn is turn and (reason := self._rhythm.reason_to_end()):
+                    await self._end_turn(reason)
 
     async def _end_turn(self, reason: str, *, reset: bool = True) -> None:
         turn, self._turn = self._turn, None
@@ -209,6 +226,74 @@ class PassthroughCard(Card):
         if turn is not None:
             log.debug("card_released", reader=self._reader, reason=reason)
             await turn.end(reset=reset)
+            self._rhythm.end()
+
+
+class _Rhythm:
+    """When turns end, and when the next may begin.
+
+    Args:
+        sharing: how the card is shared.
+    """
+
+    def __init__(self, sharing: Sharing) -> None:
+        self._sharing = sharing
+        self._last_use = self._row_began = 0.0
+        self._last_end = -math.inf
+        self._is_amid_chain = False
+
+    async def pause(self) -> None:
+        """Lets others have a turn, if the guest has had one after another for too long.
+
+        Those who wait look every tenth of a second whether the card is free.
+        """
+        if trio.current_time() < self._row_began + self._sharing.max_hold:
+            return
+        await trio.sleep_until(self._last_end + PAUSE)
+
+    def begin(self) -> None:
+        """A turn has begun."""
+        now = self._last_use = trio.current_time()
+        if now >= self._last_end + PAUSE:
+            self._row_began = now
+        self._is_amid_chain = False
+
+    def note(self, command: bytes, response: bytes) -> None:
+        """A command was answered."""
+        self._last_use = trio.current_time()
+        self._is_amid_chain = _leaves_more(command, response)
+
+    def leave_out(self, seconds: float) -> None:
+        """Time has gone by in which the guest could not go on."""
+        self._last_use = trio.current_time()
+        self._row_began += seconds
+
+    def end(self) -> None:
+        """The turn has ended."""
+        self._last_end = trio.current_time()
+
+    async def wait_for_end(self) -> None:
+        """Waits until the turn should end, or perhaps a little less."""
+        end = min(self._idle_end, self._longest_end)
+        if self._is_amid_chain:
+            # The end of the chain may move it nearer.
+            end = min(end, trio.current_time() + _CHAIN_POLL)
+        await trio.sleep_until(end)
+
+    def reason_to_end(self) -> str:
+        """Tells why the turn should end; nothing if it should not yet."""
+        now = trio.current_time()
+        if now >= self._idle_end:
+            return "idle"
+        return "max_hold" if now >= self._longest_end else ""
+
+    @property
+    def _idle_end(self) -> float:
+        return self._last_use + self._sharing.idle_release
+
+    @property
+    def _longest_end(self) -> float:
+        return self._row_began + self._sharing.max_hold * (2 if self._is_amid_chain else 1)
 
 
 class _Turn:
@@ -220,14 +305,13 @@ class _Turn:
         self._atr = atr
         self._card = CardConnection(reader, exclusive)
         self._calls = BlockingCalls(self._card, limiter)
-        self.began = self.last_use = trio.current_time()
+        self._is_used = False
         self.needs_reset = True
-        self.is_amid_chain = False
+        """Whether the card is to be reset before its next command."""
 
     async def begin(self) -> None:
         """Waits until it is this one's turn."""
         await self._calls.run(partial(self._card.wait_for_turn, self._calls.abandoned))
-        self.began = self.last_use = trio.current_time()
 
     async def transmit(self, command: bytes) -> bytes:
         """Has the card carry a command out."""
@@ -236,17 +320,16 @@ class _Turn:
             if atr != self._atr.encode():
                 raise RemoteProtocolError("another ATR than before")
             self.needs_reset = False
+        self._is_used = True
         response = await self._calls.run(partial(_transmit, self._card, command))
         if len(response) < _SW_SIZE:
             raise RemoteProtocolError("a response without a status word")
-        self.last_use = trio.current_time()
-        self.is_amid_chain = _leaves_more(command, response)
         return response
 
     async def end(self, *, reset: bool) -> None:
         """Gives the card up."""
         # A card that was not used needs no reset; nor do others need to hear of one.
-        if reset and not self.needs_reset:
+        if reset and self._is_used:
             with trio.move_on_after(END_TIMEOUT):
                 try:
                     await self._calls.run(self._card.reset)

@@ -121,6 +121,7 @@ def _check(token: Token, pin: bytes | None) -> None:
     result = token.login_sync(pin)
     if result is not LoginResult.OK:
         raise PinRefusedError(f"the PIN of pin-source= for {token.name} is {result.value}")
+    token.stay_logged_in()
 
 
 def _pin(pin_source: str) -> bytes:

@@ -123,6 +123,7 @@ class Token:
         self._limiter = trio.CapacityLimiter(max_sessions)
         self._login_lock = threading.Lock()
         self._login = _Login(0, None)
+        self._standing_pin: bytes | None = None
         self._logging_out: threading.Thread | None = None
         self._credentials: Sequence[Credential] = ()
 
@@ -169,12 +170,16 @@ class Token:
         """Ends what a PIN has opened."""
         await trio.to_thread.run_sync(self._logout, limiter=self._limiter)
 
+    def stay_logged_in(self) -> None:
+        """Has the token be logged in as it is now, whenever no other PIN opens it."""
+        self._standing_pin = self._login.pin
+
     def end_login(self) -> None:
         """Ends what a PIN has opened, without waiting: the PIN is forgotten at once.
 
         A thread logs the sessions out, which what comes next waits for.
         """
-        if self.is_logged_in:
+        if self._login.pin != self._standing_pin:
             self._end_login()
             self._logging_out = threading.Thread(target=self._log_out_idle, daemon=True)
             self._logging_out.start()
@@ -224,7 +229,7 @@ class Token:
 
     def close(self) -> None:
         """Closes all sessions. Takes up to some seconds for a token that hangs."""
-        self._end_login()
+        self._forget_login()
         self._pool.close()
         self._await_logout()
 
@@ -249,13 +254,19 @@ class Token:
                 raise
             if result is LoginResult.OK:
                 self._login = _Login(self._login.number, pin)
-            session.login_number = self._login.number
+            if result is LoginResult.OK or self._standing_pin is None:
+                session.login_number = self._login.number
         self._give_back(session)
         return result
 
     def _end_login(self) -> None:
         """Ends the login; sessions follow before they are next used."""
-        self._login = _Login(self._login.number + 1, None)
+        self._login = _Login(self._login.number + 1, self._standing_pin)
+
+    def _forget_login(self) -> None:
+        """Ends the login when its PIN is of no more use."""
+        self._standing_pin = None
+        self._end_login()
 
     def _try(self, session: Session, pin: bytes) -> LoginResult:
         try:
@@ -331,9 +342,9 @@ class Token:
                 return ChangeResult.UNFIT
             if error.reason in _NEVER_CHANGED:
                 return ChangeResult.IMPOSSIBLE
-            with self._login_lock:
-                self._end_login()
             if error.reason in _PIN_REFUSED:
+                with self._login_lock:
+                    self._forget_login()
                 raise self._other_pin() from error
             raise KeyUnavailableError(f"{self.name} does not change its PIN: {error}") from error
         finally:
@@ -349,6 +360,8 @@ class Token:
 
     def _set_login_pin(self, pin: bytes) -> None:
         with self._login_lock:
+            if self._standing_pin is not None:
+                self._standing_pin = pin
             self._login = _Login(self._login.number + 1, pin)
 
     def _take_alive(self) -> Session:
@@ -399,7 +412,7 @@ class Token:
             if error.reason in _PIN_REFUSED:
                 # One key wants its PIN each time (CKA_ALWAYS_AUTHENTICATE).
                 with self._login_lock:
-                    self._end_login()
+                    self._forget_login()
                 raise self._other_pin() from error
             text = f"{self.name}: {error}"
             if was_used and error.reason in _LOST:
@@ -443,7 +456,7 @@ class Token:
                     session.login(login.pin)
                 except CryptokiError as error:
                     if error.reason in _PIN_REFUSED:
-                        self._end_login()
+                        self._forget_login()
                         raise self._other_pin() from error
                     raise
             session.login_number = login.number

@@ -160,7 +160,7 @@ def _add_import(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
         commands,
         "import",
         _import,
-        "put keys and certificates from files on a card",
+        "put keys, certificates and PIV data objects from files on a card",
         default=False,
     )
     importing.add_argument(
@@ -169,7 +169,8 @@ def _add_import(commands: "argparse._SubParsersAction[OneLineParser]") -> None:
         nargs="+",
         type=path,
         help="PKCS#12 or PEM: private keys with their certificates, or certificates alone for"
-        " keys that are on the card",
+        " keys that are on the card. TAG=FILE, such as 5FC102=chuid: a PIV data object, with or"
+        " without the 53 around it, or a certificate as one",
     )
     importing.add_argument(
         "--key",
@@ -202,7 +203,10 @@ def _add_pin_commands(commands: "argparse._SubParsersAction[OneLineParser]") -> 
     add_secret_options(resetting, "new-pin", "what it is to be, instead of a random one,")
     for command in (changing, unblocking, resetting):
         command.add_argument(
-            "--which", choices=("pin", "puk"), default="pin", help="default: the PIN"
+            "--which",
+            choices=("pin", "puk", "global"),
+            default="pin",
+            help="the PIN (the default), the PUK, or the global PIN of a PIV card",
         )
 
 

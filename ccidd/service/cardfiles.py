@@ -17,6 +17,7 @@ from ccidd.keys.files import load_credentials, read_file
 from ccidd.keys.key import Credential
 from ccidd.keys.local import private_key_of
 from ccidd.service.cardkeys import StoredKey, certificate_contents, key_contents, keys_in
+from ccidd.service.cardobjects import check_room, named_object, read_object
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.certificates import request
 from ccidd.service.newcard import Blank, subject_of
@@ -31,12 +32,13 @@ def import_files(
     references: Sequence[int],
     options: argparse.Namespace,
 ) -> None:
-    """Puts keys and certificates on a card: all of them, or none.
+    """Puts keys, certificates and data objects on a card: all of them, or none.
 
     Args:
         state: where the card is.
         record: the card.
-        files: private keys with their certificates, or certificates alone.
+        files: private keys with their certificates, or certificates alone, or data objects, which
+            are named TAG=FILE.
         references: where the keys go, in their order; the rest goes where there is room.
         options: `--replace`, and the options of the password.
 
@@ -79,6 +81,9 @@ def _read(
     added: dict[int, StoredKey] = {}
     wanted = list(references)
     for file in files:
+        if (found := named_object(file)) is not None:
+            changes |= read_object(*found, record)
+            continue
         if _has_certificates_alone(file):
             for key in _with_certificates(file, {**stored, **added}):
                 changes |= certificate_contents(*key, piv=piv)
@@ -96,6 +101,7 @@ def _read(
             changes |= key_contents(added[reference], Origin.IMPORTED, piv=piv)
     if wanted:
         raise UserError(f"there is no private key for --key={wanted[0]:02X} in the files")
+    check_room({**contents, **changes}, record)
     return changes
 
 

@@ -10,6 +10,7 @@ import json
 
 import trio
 
+from ccidd.card.piv.references import PinReference
 from ccidd.errors import UserError
 from ccidd.service.cardtypes import CARD_TYPES, PUK
 from ccidd.service.pincodes import pin_on_wire, puk_on_wire, random_pin, random_puk
@@ -30,7 +31,7 @@ def change_pin(state: State, options: argparse.Namespace) -> None:
     # Whether the new one can be used is told before a try is spent.
     new = secret(options, "new-pin", f"New {name}", is_new=True)
     on_wire = _on_wire(new, name)
-    _check(pin, _on_wire(old, name), name)
+    _check(pin, _on_wire(old, name), name, options.which)
     trio.run(pin.change, on_wire)
     _report(state, options, record, reference, name)
 
@@ -45,12 +46,12 @@ def unblock(state: State, options: argparse.Namespace) -> None:
     reference, name = _chosen(state, record, options.which, changes=options.with_puk)
     if not options.with_puk:
         state.restore_tries(record.guid, reference)
-    elif reference == PUK:
-        raise UserError("the PUK is not unblocked by itself; leave out --with-puk")
+    elif options.which != "pin":
+        raise UserError(f"the PUK does not unblock the {name}; leave out --with-puk")
     else:
         puk = secret(options, "puk", f"PUK of {options.name}")
         new = _on_wire(secret(options, "new-pin", "New PIN", is_new=True), name)
-        _check(StoredPin(state, record.guid, PUK), _on_wire(puk, "PUK"), "PUK")
+        _check(StoredPin(state, record.guid, PUK), _on_wire(puk, "PUK"), "PUK", "puk")
         trio.run(StoredPin(state, record.guid, reference).change, new)
     _report(state, options, record, reference, name)
 
@@ -75,24 +76,37 @@ def reset_pin(state: State, options: argparse.Namespace) -> None:
 def _chosen(
     state: State, record: CardRecord, which: str, *, changes: bool = True
 ) -> tuple[int, str]:
-    reference, name = (PUK, "PUK") if which == "puk" else (CARD_TYPES[record.type].pin, "PIN")
+    kind = CARD_TYPES[record.type]
+    match which:
+        case "puk":
+            reference, name = PUK, "PUK"
+        case "global":
+            if not kind.has_piv:
+                raise UserError(f"the card {record.name} is {record.type}, which has no global PIN")
+            reference, name = int(PinReference.GLOBAL_PIN), "global PIN"
+        case _:
+            reference, name = kind.pin, "PIN"
     pin = state.pin(record.guid, reference)
     if changes and record.name is None and pin is not None and pin.hash is None:
         raise UserError(f"the {name} of the card {record.guid} is kept elsewhere; change it there")
     return reference, name
 
 
+def _field(name: str) -> str:
+    return name.lower().replace(" ", "_")
+
+
 def _on_wire(value: bytes, name: str) -> bytes:
     return puk_on_wire(value, "the PUK") if name == "PUK" else pin_on_wire(value, "the PIN")
 
 
-def _check(pin: StoredPin, value: bytes, name: str) -> None:
+def _check(pin: StoredPin, value: bytes, name: str, which: str) -> None:
     if trio.run(pin.compare, value):
         return
     left = trio.run(pin.tries_left)
     if left:
         raise UserError(f"this is not the {name}; {left} tries are left")
-    raise UserError(f"the {name} is blocked; `ccidd card unblock --which={name.lower()}` frees it")
+    raise UserError(f"the {name} is blocked; `ccidd card unblock --which={which}` frees it")
 
 
 def _report(  # noqa: PLR0913, PLR0917 (what there is to tell)
@@ -105,10 +119,13 @@ def _report(  # noqa: PLR0913, PLR0917 (what there is to tell)
 ) -> None:
     pin = state.pin(record.guid, reference)
     if pin is None:
-        raise UserError(f"the card {options.name} has no {name}; `ccidd card reset-pin` sets one")
+        which = "" if options.which == "pin" else f" --which={options.which}"
+        raise UserError(
+            f"the card {options.name} has no {name}; `ccidd card reset-pin{which}` sets one"
+        )
     if options.json:
         value = {"guid": record.guid, "tries_left": pin.tries_left, "max_tries": pin.max_tries}
-        print(json.dumps(value | ({name.lower(): shown} if shown else {}), indent=2))  # noqa: T201
+        print(json.dumps(value | ({_field(name): shown} if shown else {}), indent=2))  # noqa: T201
         return
     print(f"card  {options.name}, GUID {record.guid}")  # noqa: T201
     if shown:

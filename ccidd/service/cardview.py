@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from cryptography.hazmat.primitives import hashes
 
+from ccidd.card.piv.references import PinReference
 from ccidd.service.cardkeys import StoredKey, keys_in
 from ccidd.service.cardtypes import CARD_TYPES, PUK
 from ccidd.service.embedded import Secrets
@@ -66,7 +67,7 @@ def card_view(state: State, record: CardRecord) -> CardView:
 
 
 def _pins(state: State, record: CardRecord) -> Iterator[PinView]:
-    names = {PUK: "PUK"}
+    names = {PUK: "PUK", int(PinReference.GLOBAL_PIN): "global PIN"}
     if record.type in CARD_TYPES:
         names[CARD_TYPES[record.type].pin] = "PIN"
     for reference in state.pins(record.guid):

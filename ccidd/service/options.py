@@ -131,7 +131,7 @@ _PCSC_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "idle-release": OptionHelp(
         "SECONDS",
         "how long the guest may leave the card alone until others get it, 1 to 86400; default: 15."
-        " What it had set up (its PIN) is lost then, and its next command finds a new card",
+        " Its PIN is due again then",
     ),
     "max-hold": OptionHelp(
         "SECONDS",

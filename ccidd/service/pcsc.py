@@ -30,7 +30,9 @@ _Result = TypeVar("_Result")
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 RETRY_DELAY: Final = 1.0
-"""Seconds between two looks for a service that is not there."""
+"""Seconds after which a service that is not there is looked for again; later, up to the next."""
+
+LONGEST_RETRY_DELAY: Final = 5.0
 
 POLL: Final = 2.0
 """Seconds after which the service is asked anew, so that none of its calls lasts for long."""
@@ -83,6 +85,7 @@ class PcscSupply(CardSupply):
         self._sharing = sharing
         self._protect = protect
         self._is_available = True
+        self._delay = RETRY_DELAY
 
     async def run(self, slots: Sequence[Slot]) -> None:
         """See `CardSupply.run`."""
@@ -100,7 +103,8 @@ class PcscSupply(CardSupply):
             finally:
                 with trio.CancelScope(shield=True):
                     await watch.close()
-            await trio.sleep(RETRY_DELAY)
+            await trio.sleep(self._delay)
+            self._delay = min(self._delay + 0.5, LONGEST_RETRY_DELAY)
 
     async def _follow(self, watch: "_Watch", stay: "_Stay") -> str:
         """Follows readers and cards until the service fails, and gives the reason."""
@@ -109,7 +113,7 @@ class PcscSupply(CardSupply):
             await watch.begin()
             while True:
                 known = await watch.next(known)
-                self._is_available = True
+                self._is_available, self._delay = True, RETRY_DELAY
                 readers = {name: state for name, state in known.items() if self._is_ours(name)}
                 stay.update(_choose(readers, stay.insertion))
         except PcscError as error:

@@ -43,8 +43,16 @@ class HostProgram:
         self._protocol = protocol
 
     async def begin(self) -> None:
-        """Begins a transaction."""
-        _checked(await _call(lambda: int(scard.SCardBeginTransaction(self._handle))))
+        """Begins a transaction, and takes no offence at resets before it."""
+        while code := await _call(lambda: int(scard.SCardBeginTransaction(self._handle))):
+            if code != scard.SCARD_W_RESET_CARD:
+                raise PcscCallError(code)
+            await _call(self._acknowledge_reset)
+
+    def _acknowledge_reset(self) -> None:
+        shared, leave = scard.SCARD_SHARE_SHARED, scard.SCARD_LEAVE_CARD
+        code, _protocol = scard.SCardReconnect(self._handle, shared, self._protocol, leave)
+        _checked(code)
 
     async def end(self) -> None:
         """Ends the transaction."""

@@ -220,7 +220,9 @@ class Guard(Card):
             self._selection.forget_others()
         changes_selection = last.ins == Instruction.SELECT
         if not others and not changes_selection:
-            return await self._send(last)
+            response = await self._send(last)
+            self._selection.note(channel, last, response)
+            return response
         is_done = False
         try:
             for part in others:
@@ -234,8 +236,7 @@ class Guard(Card):
             if not is_done:
                 # Half a chain may lie on the card, or anything be selected; SELECT will tell.
                 self._selection.forget()
-        if changes_selection:
-            self._selection.note(channel, last, response)
+        self._selection.note(channel, last, response)
         return response
 
     async def _send(self, command: CommandAPDU) -> ResponseAPDU:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ccid_protocol import tlv
-from ccid_protocol.apdu import CommandAPDU, ResponseAPDU
+from ccid_protocol.apdu import CommandAPDU, Instruction, ResponseAPDU
 from ccid_protocol.errors import RemoteProtocolError
 
 _BY_NAME: Final = 0x04
@@ -47,6 +47,7 @@ _FAILURES: Final = range(0x67, 0x6F)
 """SW1 of commands that were not carried out (ISO/IEC 7816-4:2013, table 6)."""
 
 _SUCCESSES: Final = {0x61, 0x62, 0x63}
+_MORE_DATA: Final = 0x61
 
 
 class Kind(enum.Enum):
@@ -81,6 +82,8 @@ class Selection:
 
     def __init__(self) -> None:
         self._channels: dict[int, Selected] = {}
+        # A SELECT by the provider's identifier alone, whose response goes on with GET RESPONSE.
+        self._unnamed: tuple[int, CommandAPDU, bytes] | None = None
 
     def on(self, channel: int) -> Selected:
         """Gives what is selected on a channel."""
@@ -89,13 +92,24 @@ class Selection:
     def forget(self) -> None:
         """Knows nothing any more."""
         self._channels.clear()
+        self._unnamed = None
 
     def forget_others(self) -> None:
         """Knows nothing any more of the channels beside the basic one."""
         self._channels = {0: self.on(0)}
 
     def note(self, channel: int, command: CommandAPDU, response: ResponseAPDU) -> None:
-        """Concludes from a SELECT and its response what is selected now."""
+        """Concludes from any command and its response what is selected now."""
+        unnamed, self._unnamed = self._unnamed, None
+        if command.ins == Instruction.SELECT:
+            self._note_select(channel, command, response)
+        elif command.ins == Instruction.GET_RESPONSE and unnamed is not None:
+            on, select, data = unnamed
+            whole = ResponseAPDU(data + response.data, response.sw)
+            if on == channel:
+                self._note_select(channel, select, whole)
+
+    def _note_select(self, channel: int, command: CommandAPDU, response: ResponseAPDU) -> None:
         sw1 = response.sw >> 8
         if sw1 in _FAILURES:
             return
@@ -104,6 +118,8 @@ class Selection:
             self._channels[channel] = UNKNOWN
         elif command.p1 == _BY_NAME:
             self._channels[channel] = _named(command, response)
+            if command.data == _PIV_RID and sw1 == _MORE_DATA:
+                self._unnamed = channel, command, response.data
         elif current.kind is not Kind.CAC or command.p1 != _CAC_OBJECT:
             # A file may belong to another application.
             self._channels[channel] = UNKNOWN

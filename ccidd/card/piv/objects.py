@@ -9,7 +9,7 @@ card: the certificates of keys from outside, CHUID and card capability container
 key history, security object.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -40,7 +40,7 @@ _PIN_USAGE_POLICY: Final = 0x5F2F
 _GLOBAL_PIN: Final = 0x20
 _APPLICATION_IDENTIFIER: Final = 0x4F
 
-_UNWRAPPED: Final = frozenset({ObjectTag.DISCOVERY, ObjectTag.BIOMETRIC_INFORMATION})
+UNWRAPPED: Final = frozenset({ObjectTag.DISCOVERY, ObjectTag.BIOMETRIC_INFORMATION})
 """The interindustry objects, which do not stand in a data object 53."""
 
 EXTENSION_TAGS: Final = range(0x5F0000, 0x600000)
@@ -145,13 +145,16 @@ class DataObjects:
         if not tag_list:
             raise CardError(StatusWord.INCORRECT_DATA)
         tag = int.from_bytes(tag_list)
-        content = self.content(tag) if tag_list[0] and self._is_known(tag) else None
-        if content is None:
+        if not tag_list[0] or not self._is_known(tag):
             raise CardError(StatusWord.NOT_FOUND)
+        # The rule comes first, as on other cards: only the PIN tells whether there is one.
         container = CONTAINERS.get(tag)
         if container is not None and container.needs_pin and not pin_is_verified():
             raise CardError(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
-        return content if tag in _UNWRAPPED else tlv.encode(_DATA, content)
+        content = self.content(tag)
+        if content is None:
+            raise CardError(StatusWord.NOT_FOUND)
+        return content if tag in UNWRAPPED else tlv.encode(_DATA, content)
 
     async def put_data(self, command: CommandAPDU) -> None:
         """PUT DATA, for the administrator. An object that is put empty is there no more."""
@@ -160,9 +163,8 @@ class DataObjects:
         value: bytes | None = content
         if not content:
             value = None if self._derived(tag) is None else ABSENT
-        sizes = self._records.object_sizes()
-        sizes[object_name(tag)] = len(content)
-        if sum(sizes.values()) + _ENTRY_SIZE * len(sizes) > CAPACITY:
+        sizes = self._records.object_sizes() | {object_name(tag): len(content)}
+        if not have_room(sizes.values()):
             raise CardError(StatusWord.NOT_ENOUGH_MEMORY)
         await self._records.store({object_name(tag): value})
 
@@ -171,13 +173,13 @@ class DataObjects:
         match list(objects.items()):
             case [(ObjectTag.DISCOVERY as tag, value)]:
                 if value:
-                    _check_discovery(value)
+                    check_discovery(value)
                 return tag, data if value else b""
             case [(ObjectTag.BIOMETRIC_INFORMATION as tag, value)]:
                 return tag, data if value else b""
             case [(0x5C, tag_list), (0x53, content)] if tag_list and tag_list[0]:
                 tag = int.from_bytes(tag_list)
-                if not self._is_known(tag) or tag in _UNWRAPPED:
+                if not self._is_known(tag) or tag in UNWRAPPED:
                     raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)
                 return tag, content
             case _:
@@ -226,12 +228,23 @@ def _check_parameters(command: CommandAPDU) -> None:
         raise CardError(StatusWord.INCORRECT_P1_P2)
 
 
-def _check_discovery(template: bytes) -> None:
+def have_room(sizes: Collection[int]) -> bool:
+    """Tells whether objects of these sizes, in bytes, are not too much for the card."""
+    return sum(sizes) + _ENTRY_SIZE * len(sizes) <= CAPACITY
+
+
+def check_discovery(template: bytes) -> None:
     """Refuses a discovery object that promises what the application does not do.
 
     The first byte of the PIN usage policy is 40 (application PIN alone, and the second byte is 00)
     or 60 (global PIN too, and the second byte says which is the primary: 10 or 20). Other values
     stand for on-card biometric comparison and the virtual contact interface.
+
+    Args:
+        template: what is in the discovery object.
+
+    Raises:
+        CardError: It does, or it is none.
     """
     fields = templates.decode(template)
     if list(fields) != [_APPLICATION_IDENTIFIER, _PIN_USAGE_POLICY]:

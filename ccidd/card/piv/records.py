@@ -62,6 +62,11 @@ def object_name(tag: int) -> str:
     return f"{_OBJECT_PREFIX}{tag:X}"
 
 
+def is_object_name(name: str) -> bool:
+    """Whether a name is that of a data object."""
+    return name.startswith(_OBJECT_PREFIX)
+
+
 def private_key_der(key: LocalPrivateKey) -> bytes:
     """A private key in unencrypted PKCS#8 (RFC 5958), in DER."""
     return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -175,7 +180,7 @@ class Records:
         return {
             name: len(value)
             for name, value in self._memory.contents.items()
-            if name.startswith(_OBJECT_PREFIX)
+            if is_object_name(name)
         }
 
     def forgetting_all_but(self, kept: Iterable[str]) -> dict[str, bytes | None]:

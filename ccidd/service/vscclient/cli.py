@@ -57,9 +57,10 @@ what -e is made of, separated by blanks, newlines or commas:
                         a reader with a card that has these certificates, by their nicknames; SLOT
                         may be empty; clients take the first for identification, the second for
                         signatures, the third for encryption. May be repeated.
-  use_hw=yes|no|removable
-                        serve the hardware tokens of the database's modules (default: yes), or all
-                        removable tokens
+  use_hw=yes|no|removable|any
+                        serve the tokens of the database's modules: those that are removable and
+                        hardware (yes, the default), removable, or any. Without db=, and where there
+                        is no /etc/pki/nssdb, all tokens that p11-kit knows are served.
   hw_type=CAC|PASSTHRU  what the guest sees of them: a CAC with the token's certificates, or the
                         card itself, over PC/SC
   hw_params=PARAMS      of no effect

@@ -2,9 +2,10 @@
 """What vscclient's option `-e` says: libcacard's "emul args".
 
 They are separated by blanks, newlines or commas. Beyond what libcacard 2.8 takes, a comma ends each
-of them (there, the rest up to a blank is passed over), so that hw_type need not be the last; and
-`no` may be written as `false` and `off` as well, which there mean yes. An empty hw_params is empty,
-and not what comes behind the blank. Blanks behind names are left out, as those before them are.
+of them (there, the rest up to a blank is passed over), so that hw_type need not be the last. `no`
+may be written as `false` and `off` as well, and there is `any`; all of these mean yes there. An
+empty hw_params is empty, and not what comes behind the blank. Blanks behind names are left out, as
+those before them are.
 
 Source: libcacard 2.8, `vcard_emul_options` and the text of `vcard_emul_usage`.
 """
@@ -35,6 +36,7 @@ class Hardware(Enum):
     NO = "no"
     YES = "yes"
     REMOVABLE = "removable"
+    ANY = "any"
 
 
 class CardType(Enum):
@@ -190,11 +192,13 @@ def _check_once(name: str, value: str | None) -> None:
 def _hardware(word: str) -> Hardware:
     if word.startswith("removable"):
         return Hardware.REMOVABLE
+    if word == "any":
+        return Hardware.ANY
     if word[:1] in set("0NnFf") or word.lower() == "off":
         return Hardware.NO
     if word[:1] in set("1YyTt") or word.lower() == "on":
         return Hardware.YES
-    raise UserError(f"-e: use_hw={word} is none of yes, no and removable")
+    raise UserError(f"-e: use_hw={word} is none of yes, no, removable and any")
 
 
 def _card_type(where: str, word: str) -> CardType:

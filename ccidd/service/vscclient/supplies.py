@@ -12,7 +12,7 @@ import structlog
 
 from ccidd.card.guard.guest import Guest
 from ccidd.errors import UserError
-from ccidd.keys.cryptoki import SlotFlags, TokenInfo
+from ccidd.keys.cryptoki import SlotFlags, TokenFlags, TokenInfo
 from ccidd.keys.modules import configured_modules
 from ccidd.keys.nss import database_directory
 from ccidd.keys.nssmodules import registered_modules
@@ -92,7 +92,13 @@ class Sources:
 
     def _open_tokens(self) -> Iterator[Source]:
         """Opens what follows the tokens of the modules."""
-        modules = hardware_modules(self._emulation.database)
+        hardware = self._emulation.hardware
+        if self._emulation.database is None and not SYSTEM_DATABASE.exists():
+            modules: Sequence[str] = configured_modules()
+            # Nobody has chosen among them.
+            hardware, place = Hardware.ANY, "p11-kit"
+        else:
+            modules, place = listed_modules(self._database), self._database
         if modules:
             values = {
                 "token": (ANY_TOKEN,),
@@ -100,17 +106,15 @@ class Sources:
                 "slots": (str(_MAX_TOKENS),),
             }
             options = CardOptions(_CAC, values)
-            accepts = partial(_is_served, self._emulation.hardware)
+            accepts = _Acceptance(hardware)
             keep = guard_rules(options).retry_floor
             protect = self._protect(options)
             supply = TokenSupply(options, self._state, protect, keep, accepts)
             yield Source(supply, [partial(_token_name, supply, n) for n in range(_MAX_TOKENS)])
         elif self._emulation.soft:
-            log.info("no_modules", database=self._database, hint="modutil -add")
+            log.info("no_modules", place=place, hint="modutil -add")
         else:
-            raise UserError(
-                f"there is nothing to serve: {self._database} lists no modules (modutil -add)"
-            )
+            raise UserError(f"there is nothing to serve: {place} lists no modules (modutil -add)")
 
     def _open_soft(self, soft: SoftReader) -> Source:
         where = f"soft=({soft.slot},{soft.name},…)"
@@ -160,27 +164,41 @@ def _token_name(supply: TokenSupply, number: int) -> str:
     return supply.labels.get(number, "(hardware)")
 
 
-def hardware_modules(database: str | None) -> Sequence[str]:
-    """Gives the paths of the modules whose tokens are served.
+def listed_modules(database: str) -> Sequence[str]:
+    """Gives the paths of the modules that a database lists.
 
-    They are those that the database lists. p11-kit's proxy in there stands for all that p11-kit is
-    configured with, and so does the system's database where there is none.
+    p11-kit's proxy in there stands for all that p11-kit is configured with.
 
     Raises:
         UserError: The database cannot be read.
     """
-    if database is None and not SYSTEM_DATABASE.exists():
-        return configured_modules()
     found: list[str] = []
-    for module in registered_modules(database_directory(database or DEFAULT_DATABASE)):
+    for module in registered_modules(database_directory(database)):
         is_proxy = module.path.name == _P11_KIT_PROXY
         found += configured_modules() if is_proxy else [str(module.path)]
     return list(dict.fromkeys(found))
 
 
-def _is_served(hardware: Hardware, token: TokenInfo) -> bool:
-    """Whether a token is of the kind that use_hw= says."""
-    wanted = SlotFlags.REMOVABLE_DEVICE
-    if hardware is Hardware.YES:
-        wanted |= SlotFlags.HW_SLOT
-    return token.slot_flags & wanted == wanted
+class _Acceptance:
+    """Says which tokens are of the kind that use_hw= wants."""
+
+    def __init__(self, hardware: Hardware) -> None:
+        self._wanted = {
+            Hardware.YES: SlotFlags.REMOVABLE_DEVICE | SlotFlags.HW_SLOT,
+            Hardware.REMOVABLE: SlotFlags.REMOVABLE_DEVICE,
+        }.get(hardware, SlotFlags(0))
+        self._told: set[tuple[str, str]] = set()
+
+    def __call__(self, token: TokenInfo) -> bool:
+        if token.slot_flags & self._wanted == self._wanted:
+            return True
+        name = token.label, token.serial
+        if TokenFlags.LOGIN_REQUIRED in token.flags and name not in self._told:
+            self._told.add(name)
+            log.warning(
+                "token_left_out",
+                token=token.label,
+                reason="its module does not say that it is removable hardware",
+                hint="use_hw=any",
+            )
+        return False

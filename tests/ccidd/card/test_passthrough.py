@@ -31,6 +31,7 @@ from piv import SELECT, selected, verify
 
 PIN = "123456"
 PIN_STATUS = bytes.fromhex("00200080")
+GET_DISCOVERY = bytes.fromhex("00CB3FFF035C017E00")
 ECHO = bytes.fromhex("0010000a08")
 
 
@@ -102,6 +103,53 @@ async def test_a_guest_whose_turn_has_ended_sees_the_card_inserted_anew(tmp_path
         assert await verify(second, PIN) == 0x9000
 
 
+async def test_what_a_guest_had_selected_is_selected_again(tmp_path: Path) -> None:
+    sharing = Sharing(idle_release=0.3)
+    async with bench(tmp_path, new_piv_card()) as host, following(sharing=sharing) as slot:
+        insertion = await inserted(slot)
+        guest = await selected(insertion.contacts)
+        discovery = await guest.transmit(GET_DISCOVERY)
+        assert discovery.endswith(b"\x90\0")
+        async with host_program(slot) as program:
+            # After the reset that comes first, no application is selected.
+            assert await program.transmit(GET_DISCOVERY) == b"\x6a\x82"
+        assert await guest.transmit(GET_DISCOVERY) == discovery
+        # Be it before the PIN.
+        await trio.sleep(0.7)
+        assert await verify(guest, PIN) == 0x9000
+        assert slot.insertion is insertion
+        assert host.reader.commands.count(bytes.fromhex(SELECT)) == 3
+
+
+async def test_a_card_that_answers_otherwise_is_another(tmp_path: Path) -> None:
+    answers = iter((b"\1\x90\0", b"\2\x90\0", b"\2\x90\0"))
+
+    async def answer(_command: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return next(answers)
+
+    sharing = Sharing(idle_release=0.2)
+    async with bench(tmp_path, scripted_card(answer)), following(sharing=sharing) as slot:
+        first = await inserted(slot)
+        await selected(first.contacts)
+        await trio.sleep(0.5)
+        with pytest.raises(CardGoneError):
+            await first.contacts.transmit(GET_DISCOVERY)
+        await inserted(slot, after=first)
+
+
+async def test_a_guest_that_begins_anew_finds_its_pin_asked_for(tmp_path: Path) -> None:
+    sharing = Sharing(idle_release=0.3)
+    async with bench(tmp_path, new_piv_card()), following(sharing=sharing) as slot:
+        insertion = await inserted(slot)
+        guest = await selected(insertion.contacts)
+        assert await verify(guest, PIN) == 0x9000
+        await trio.sleep(0.7)
+        assert not await is_verified(guest.transmit)
+        assert await verify(guest, PIN) == 0x9000
+        assert slot.insertion is insertion
+
+
 async def test_a_guest_that_powers_the_card_off_itself_sees_nothing_of_it(tmp_path: Path) -> None:
     sharing = Sharing(idle_release=0.3)
     async with bench(tmp_path, new_piv_card()), following(sharing=sharing) as slot:
@@ -123,6 +171,12 @@ async def test_a_reset_by_the_guest_closes_what_its_pin_has_opened(tmp_path: Pat
         assert await is_verified(guest.transmit)
         await guest.power_on()
         assert not await is_verified(guest.transmit)
+        assert await verify(guest, PIN) == 0x9000
+        # It is not used any more, but it was.
+        await guest.power_on()
+        await guest.power_off()
+        async with host_program(slot) as program:
+            assert not await is_verified(program.transmit)
 
 
 async def test_a_guest_that_does_not_use_the_card_disturbs_nobody(tmp_path: Path) -> None:
@@ -161,14 +215,15 @@ async def test_a_host_program_that_never_ends_makes_a_command_fail_in_time(tmp_p
         assert not await is_verified(guest.transmit)
 
 
-async def test_a_guest_that_never_stops_is_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["without an end", "from power-on to power-off"])
+async def test_a_guest_that_never_stops_is_stopped(way: str, tmp_path: Path) -> None:
     sharing = Sharing(idle_release=5, max_hold=1)
     async with (
         bench(tmp_path, new_piv_card()),
         following(sharing=sharing) as slot,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(never_stop, slot)
+        nursery.start_soon(never_stop, slot, way)
         await inserted(slot)
         await trio.sleep(0.2)
         for _ in range(2):
@@ -183,15 +238,21 @@ async def test_a_guest_that_never_stops_is_stopped(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def never_stop(slot: Slot) -> None:
+async def never_stop(slot: Slot, way: str) -> None:
     while True:
-        guest = await powered(slot)
+        insertion = await inserted(slot)
         try:
-            while True:
-                await guest.transmit(bytes.fromhex(SELECT))
-                assert await verify(guest, PIN) == 0x9000
+            await use_without_pause(await powered(slot), way)
         except CardGoneError:
-            await trio.sleep(0.1)
+            await inserted(slot, after=insertion)
+
+
+async def use_without_pause(guest: Card, way: str) -> None:
+    while True:
+        await guest.transmit(bytes.fromhex(SELECT))
+        assert await verify(guest, PIN) == 0x9000
+        if way == "from power-on to power-off":
+            await guest.power_off()
 
 
 async def test_a_turn_does_not_end_amid_a_chain_of_commands(tmp_path: Path) -> None:

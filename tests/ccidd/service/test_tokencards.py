@@ -138,6 +138,27 @@ async def test_the_puk_does_not_change_the_pin_of_a_token(
     assert await verify(card, "123456") == 0x9000
 
 
+async def test_a_token_with_its_pin_in_a_file_is_always_open_for_keys_that_need_none(
+    state: State, token: str, files: Path, opened_tokens: list[Token]
+) -> None:
+    (files / "wrong").write_bytes(b"123456")
+    source = token.replace("?", ";object=first?") + f"&pin-source={files}/wrong"
+    card = open_card(parse_card(f"piv,key9E={source}"), state)
+    for pin in ("", "000000", "123456", "000000", "123456"):
+        await selected(card)
+        assert await sign(card, 0x9E, P_256) == 0x9000
+        if pin:
+            assert await verify(card, pin) == (0x9000 if pin == "123456" else 0x63C2)
+            assert await sign(card, 0x9E, P_256) == 0x9000
+        opened_tokens[0]._discard_idle()
+        assert await sign(card, 0x9E, P_256) == 0x9000
+        await card.power_off()
+    await selected(card)
+    assert await change_pin(card, "123456", "222222") == 0x9000
+    await selected(card)
+    assert await sign(card, 0x9E, P_256) == 0x9000
+
+
 async def test_a_card_is_not_reset_whose_pin_is_a_token_s(state: State, token: str) -> None:
     text = f"piv,pkcs11={token},vendor-extensions=on"
     card = await selected(open_card(parse_card(text), state))

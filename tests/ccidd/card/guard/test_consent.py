@@ -210,6 +210,18 @@ async def test_whoever_may_manage_does_not_go_round_the_question(aid: str, comma
     assert len(person.requests) == 1
 
 
+async def test_what_is_selected_on_a_channel_ends_with_the_channel() -> None:
+    person = Person()
+    guarded, _card = await selected(person, OPENPGP, policy=MANAGE)
+    signature = "01" + PIV_SIGNATURE[2:]
+    for command in ("0070000001", "01" + select(PIV)[2:], signature, "00708001", signature):
+        assert await send(guarded, command) == 0x9000
+    assert [request.key for request in person.requests] == ["digital signature", None]
+    # The basic one is not concerned.
+    assert await send(guarded, "002A9E9A020102") == 0x9000
+    assert person.requests[-1].key == "signature"
+
+
 # In a reader.
 
 

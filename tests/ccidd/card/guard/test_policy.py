@@ -48,6 +48,7 @@ BROKEN_TEMPLATES = (
     "7C0C8104112233448104AABBCCDD",
     "7C068304112233447C00",
     "7D0881061122334455667788",
+    "7C068101AA8301BB",
     "7C0482008000",
 )
 
@@ -293,6 +294,22 @@ async def test_an_application_named_by_its_provider_is_known_by_its_properties()
         await guarded.power_on()
         assert await send(guarded, "00A4040005A00000030800") == 0x9000
         assert await send(guarded, "00CB3FFF055C035FC105") == sw
+
+
+@pytest.mark.parametrize(("between", "sw"), [(None, 0x9000), ("0084000008", 0x6D00)])
+async def test_its_properties_may_wait_for_get_response(between: str | None, sw: int) -> None:
+    properties = bytes.fromhex("61114F0600001000010079074F05A000000308")
+    answers = {
+        "00A40400": lambda: ResponseAPDU(properties[:4], sw=0x610F),
+        "00C00000": lambda: ResponseAPDU(properties[4:]),
+    }
+    guarded = guard(RecordingCard(answers=answers))
+    await guarded.power_on()
+    await send(guarded, "00A4040005A000000308")
+    if between is not None:
+        await send(guarded, between)
+    await send(guarded, "00C000000F")
+    assert await send(guarded, "00CB3FFF055C035FC105") == sw
 
 
 @pytest.mark.parametrize("sw", [0x6A82, 0x6999, 0x6700, 0x6D00])

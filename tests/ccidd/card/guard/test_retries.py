@@ -240,6 +240,13 @@ async def test_a_guest_cannot_block_the_pins_of_an_openpgp_card(
     assert card.left[counter] == 1
 
 
+async def test_the_two_names_of_an_openpgp_pin_have_one_counter() -> None:
+    card = OpenPgpCard(tells=False)
+    guest = await guarded_by(card, OPENPGP)
+    wrong = [f"002000{name}06" + b"wrong!".hex() for name in ("81", "82", "81", "82")]
+    assert [await send(guest, command) for command in wrong] == [0x6982, 0x6982, 0x6983, 0x6983]
+
+
 async def test_an_openpgp_administrator_needs_no_resetting_code() -> None:
     card = OpenPgpCard()
     card.left[0x82] = 0
@@ -277,6 +284,20 @@ async def test_a_card_that_says_nothing_is_tried_as_often_as_is_safe(aid: str, s
     for _ in range(5):
         await send(guest, WRONG)
     assert card.compared == 2
+
+
+@pytest.mark.parametrize("aid", [PIV, cac.CCC, OPENPGP])
+async def test_a_card_that_says_it_is_blocked_is_left_alone(aid: str) -> None:
+    class Blocked(Stubborn):
+        async def transmit(self, command: bytes) -> bytes:
+            response = await super().transmit(command)
+            return b"\x6d\x00" if len(command) <= 5 else response
+
+    card = Blocked(0x6983)
+    guest = await guarded_by(card, aid)
+    for _ in range(3):
+        assert await send(guest, WRONG) == 0x6983
+    assert card.compared == 1
 
 
 async def test_a_command_without_data_that_over_t0_might_have_some_is_a_try() -> None:

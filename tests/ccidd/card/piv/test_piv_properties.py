@@ -139,10 +139,10 @@ async def put(host: PivHost, model: Model, content: bytes) -> None:
 async def get(host: PivHost, model: Model) -> None:
     model.command()
     response = await host.get_data(OBJECT)
-    if not model.content:
-        assert response.sw == 0x6A82
-    elif not model.verified:
+    if not model.verified:
         assert response.sw == 0x6982
+    elif not model.content:
+        assert response.sw == 0x6A82
     else:
         assert tlv.decode_to_dict(response.data)[0x53] == model.content
 

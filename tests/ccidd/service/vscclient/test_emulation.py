@@ -96,6 +96,7 @@ def test_libcacard_reads_the_same(text: str) -> None:
         ("hw_type=CAC use_hw=no", Emulation(hardware=Hardware.NO)),
         ("use_hw=false", Emulation(hardware=Hardware.NO)),
         ("use_hw=off", Emulation(hardware=Hardware.NO)),
+        ("use_hw=any", Emulation(hardware=Hardware.ANY)),
         ("hw_params= use_hw=no", Emulation(hardware=Hardware.NO, hw_params="")),
         ("soft=( a , b , CAC , , c , d )", Emulation(soft=(SoftReader("a", "b", ("c", "d")),))),
     ],
@@ -128,8 +129,8 @@ def test_what_libcacard_refuses_is_refused_with_a_reason(text: str, complaint: s
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("use_hw=perhaps", "none of yes, no and removable"),
-        ("use_hw=", "none of yes, no and removable"),
+        ("use_hw=perhaps", "none of yes, no, removable and any"),
+        ("use_hw=", "none of yes, no, removable and any"),
         ('db=""', "in quotes"),
         ("soft=(,Test,PASSTHRU,,one)", "is a CAC"),
         ("passthrough", "'passthrough' is none of"),

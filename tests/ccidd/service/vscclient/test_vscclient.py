@@ -17,10 +17,15 @@ import trio
 
 from ccid_protocol import vscard
 from ccid_protocol.apdu import CommandAPDU
+from ccidd.card.piv.card import piv_card
+from ccidd.card.piv.references import KeyReference
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.service.vscclient.cli import main
+from credentials import credential
 from passthrough import bench, new_piv_card
+from piv import PIN as CARD_PIN
 from piv import SELECT as SELECT_PIV
+from piv import new_memory
 from programs import run_ccidd
 from qemu_peer import QemuPeer
 from terminal import new_terminal
@@ -311,20 +316,48 @@ async def test_tokens_of_the_databases_modules_come_and_go(
         await peer.until(lambda: peer.atr)
 
 
-@pytest.mark.parametrize("use", ["yes", "no"])
-async def test_what_is_no_hardware_is_not_served_unasked(
-    use: str, with_module: Path, tmp_path: Path, environ: None
+async def test_the_documents_command_gives_a_guest_the_hosts_card(
+    tmp_path: Path, environ: None
 ) -> None:
+    """A card in a reader of this host's, which OpenSC has made a token of."""
+    card = piv_card({KeyReference.AUTHENTICATION: credential(KeyAlgorithm.RSA_2048)}, new_memory())
+    async with (
+        bench(tmp_path, card),
+        listening() as qemu,
+        running(*qemu.arguments, tmp_path=tmp_path),
+        qemu.client() as peer,
+    ):
+        await peer.until(lambda: peer.atr)
+        assert b"sfte cd144" in (peer.atr or b"")
+        assert (await peer.transmit(SELECT_PKI[0]))[0] == 0x61
+        verify = CommandAPDU(0, 0x20, 0, 0, CARD_PIN.rstrip(b"\xff")).encode()
+        assert await peer.transmit(verify) == b"\x90\x00"
+        block = CommandAPDU(0x80, 0x42, 0x80, 0, b"\0\1" + bytes(238)).encode()
+        assert await peer.transmit(block) == b"\x90\x00"
+        rest = CommandAPDU(0x80, 0x42, 0, 0, bytes(16)).encode()
+        assert (await peer.transmit(rest))[0] == 0x61
+
+
+@pytest.mark.parametrize("use", ["any", "yes", "no"])
+async def test_what_is_no_hardware_is_served_if_that_is_asked_for(
+    use: str, with_module: Path, softhsm: SoftHsm, tmp_path: Path, environ: None
+) -> None:
+    softhsm.configure()
     emulation = f'db="sql:{with_module}" use_hw={use} {soft("id-cert")}'
     async with (
         listening() as qemu,
-        running("-d11", "-e", emulation, *qemu.arguments, tmp_path=tmp_path) as client,
+        running("-e", emulation, *qemu.arguments, tmp_path=tmp_path) as client,
         qemu.client() as peer,
     ):
         await peer.until(lambda: peer.atr)
         await client.sees("> ")
-        assert (await client.does("list")).count("(hardware)") == (4 if use == "yes" else 0)
-        assert "my token" not in await client.does("list")
+        listed = await client.does("list")
+        while use == "any" and "  1 CARD_PRESENT my token\n" not in listed:
+            listed = await client.does("list")
+        while use == "yes" and "event=token_left_out" not in client.log:
+            listed = await client.does("list")
+        assert listed.count("(hardware)") == {"any": 3, "yes": 4, "no": 0}[use]
+        assert ("event=token_left_out" in client.log) == (use == "yes")
 
 
 @pytest.mark.parametrize("options", [["-p"], ["-e", "passthru"], ["-e", "hw_type=PASSTHRU"]])
