@@ -84,8 +84,6 @@ class TokenInfo:
     model: str
     serial: str
     flags: TokenFlags
-    is_hardware: bool
-    """Whether its slot is one of hardware (CKF_HW_SLOT)."""
     max_sessions: int
     """Sessions that one program may have at a time; 0 or less means that it is not limited."""
     slot_flags: SlotFlags
@@ -317,7 +315,6 @@ def _token_info(info: Mapping[str, Any]) -> TokenInfo:
         _unpadded(info["model"]),
         _unpadded(info["serial"]),
         TokenFlags(info["flags"]),
-        info["is_hardware"],
         info["max_sessions"],
         SlotFlags(info["slot_flags"]),
     )

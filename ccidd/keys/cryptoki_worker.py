@@ -152,7 +152,6 @@ class _Worker:
             "model": info.model,
             "serial": info.serialNumber,
             "flags": info.flags,
-            "is_hardware": bool(slot_info.flags & PyKCS11.CKF_HW_SLOT),
             "max_sessions": info.ulMaxSessionCount,
         }
 

@@ -24,7 +24,7 @@ from ccid_protocol.atr import ATR
 from ccidd.card.card import Card, CardGoneError
 from ccidd.card.piv.contents import guid_of
 from ccidd.errors import UserError
-from ccidd.keys.cryptoki import TokenInfo
+from ccidd.keys.cryptoki import SlotFlags, TokenInfo
 from ccidd.keys.inventory import Wanted, find_credentials, usable_certificates
 from ccidd.keys.key import Credential, KeyUnavailableError
 from ccidd.keys.modules import check_module, configured_modules, module_of
@@ -324,7 +324,7 @@ class TokenSupply(CardSupply):
 
         While somebody is logged in it may show more, so it is not looked at then.
         """
-        if token.info.is_hardware or self._uri.pin_source is not None:
+        if SlotFlags.HW_SLOT in token.info.slot_flags or self._uri.pin_source is not None:
             await trio.sleep_forever()
         known = frozenset(each.certificate_der() for each in token.credentials())
         look = partial(usable_certificates, token, Wanted(self._uri.object, self._uri.id))

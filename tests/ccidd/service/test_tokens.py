@@ -567,7 +567,8 @@ class SlowCard(Card):
 
     def __init__(self) -> None:
         keys = {KeyReference.AUTHENTICATION: credential(P_256)}
-        self._card = piv_card(keys, new_memory())
+        self.memory = new_memory()
+        self._card = piv_card(keys, self.memory)
         self.signing = trio.Event()
         self.may_sign = trio.Event()
 
@@ -623,6 +624,25 @@ async def test_a_card_in_a_reader_of_the_host_is_a_token(
         card = await selected(await inserted(slots[0], 20))
         assert await verify(card, "123456") == 0x9000
         assert await sign(card) == 0x9000
+
+
+async def test_tries_that_the_host_has_used_up_are_not_the_guest_s(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_pcscd_in(tmp_path, monkeypatch)
+    hardware, place = SlowCard(), Slot()
+    hardware.may_sign.set()
+    pin = hardware.memory.pin(0x80)
+    status = CommandAPDU(0, 0x20, 0, 0x80)
+    async with reader(tmp_path, place), served(f"piv,token=any,module={OPENSC}", state) as slots:
+        for tries, left in ((2, 0x63C1), (1, 0x6983)):
+            for _ in range(tries):
+                await pin.compare(b"000000\xff\xff")
+            place.insert(hardware)
+            card = await selected(await inserted(slots[0], 20))
+            assert (await transmit(card, status)).sw == left
+            place.remove()
+            await emptied(slots[0], 5)
 
 
 # What goes wrong.

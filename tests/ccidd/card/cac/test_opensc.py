@@ -2,6 +2,7 @@
 """This machine's OpenSC uses CACs, and cards that are PIV cards too, over a serial line."""
 
 import re
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,12 +13,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from cac import PIN, WRONG_PIN, card_memory
+from ccid_protocol.atr import ATR
 from ccidd.card.cac import simpletlv
 from ccidd.card.cac.card import cac_card
 from ccidd.card.cac.simpletlv import SimpleTlv
 from ccidd.card.card import Card
 from ccidd.card.dual import dual_card
 from ccidd.card.pin import PinMemory
+from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.references import KeyReference
 from ccidd.keys.generated import key_usage, self_signed_certificate
 from ccidd.keys.key import Credential, KeyAlgorithm
@@ -149,6 +152,47 @@ async def test_opensc_s_own_test_of_a_token(tmp_path: Path, kind: str) -> None:
         said = await opensc.run("pkcs11-tool", "--login", f"--pin={PIN.decode()}", "--test")
         assert said.endswith("No errors\n")
         assert "seems to be OK" in said  # random numbers
+
+
+class Watched(Card):
+    """A card whose commands are looked at."""
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+        self.instructions: set[int] = set()
+
+    async def power_on(self) -> ATR:
+        return await self._card.power_on()
+
+    async def power_off(self) -> None:
+        await self._card.power_off()
+
+    async def transmit(self, command: bytes) -> bytes:
+        self.instructions.add(command[1])
+        return await self._card.transmit(command)
+
+
+@pytest.mark.parametrize("kind", ["piv", "cac", "piv+cac"])
+async def test_opensc_knows_cards_that_have_an_atr_of_their_own(tmp_path: Path, kind: str) -> None:
+    keys = {KeyReference.AUTHENTICATION: IDENTIFICATION}
+    guid = uuid.UUID(int=2**128 - 1)
+    card: Card
+    match kind:
+        case "piv":
+            card = piv_card(keys, new_memory(PIN), guid=guid)
+        case "cac":
+            card = cac_card([IDENTIFICATION], card_memory(), guid)
+        case _:
+            card = dual_card(keys, new_memory(PIN), guid=guid)
+    number = "0001" if kind == "cac" else "01"
+    watched = Watched(card)
+    async with opensc_with(watched, tmp_path) as opensc:
+        signature = await opensc.use("--sign", number, "SHA256-RSA-PKCS", MESSAGE)
+        key = IDENTIFICATION.key.public_key
+        assert isinstance(key, rsa.RSAPublicKey)
+        key.verify(signature, MESSAGE, padding.PKCS1v15(), hashes.SHA256())
+        # It has not had to try whether this is a card of Yubico's.
+        assert 0xFD not in watched.instructions
 
 
 async def test_opensc_changes_the_pin(tmp_path: Path) -> None:
