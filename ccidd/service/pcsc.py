@@ -18,9 +18,9 @@ import trio
 
 from ccid_protocol.atr import ATR
 from ccid_protocol.errors import RemoteProtocolError
-from ccidd.card.blocking import BlockingCalls
-from ccidd.card.passthrough import PassthroughCard, Sharing
-from ccidd.card.winscard import PNP_NOTIFICATION, Context, PcscError, ReaderState
+from ccidd.card.passthrough.blocking import BlockingCalls
+from ccidd.card.passthrough.card import PassthroughCard, Sharing
+from ccidd.card.passthrough.winscard import PNP_NOTIFICATION, Context, PcscError, ReaderState
 from ccidd.reader.slot import Slot
 from ccidd.service.options import CardOptions
 from ccidd.service.supply import CardSupply, Protect

@@ -11,7 +11,7 @@ import trio
 from cards import ScriptedCard
 from ccid_protocol.atr import InterfaceBytes
 from ccidd.card.card import Card
-from ccidd.card.passthrough import Sharing
+from ccidd.card.passthrough.card import Sharing
 from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.references import KeyReference
 from ccidd.keys.key import KeyAlgorithm

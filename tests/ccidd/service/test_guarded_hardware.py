@@ -12,7 +12,7 @@ from ccidd.card.guard.consent import Consent, ConsentRequest
 from ccidd.card.guard.guard import Guard, Rules
 from ccidd.card.guard.guest import Guest
 from ccidd.card.guard.operations import CONFIRMABLE, USE
-from ccidd.card.passthrough import Sharing
+from ccidd.card.passthrough.card import Sharing
 from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.references import KeyReference
 from ccidd.keys.key import KeyAlgorithm

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from cards import echo_card, response_of_length
 from ccidd.card.card import Card, CardGoneError
-from ccidd.card.passthrough import Sharing
+from ccidd.card.passthrough.card import Sharing
 from ccidd.errors import UserError
 from ccidd.service.options import parse_card
 from ccidd.service.pcsc import pcsc_supply

@@ -28,11 +28,11 @@ import trio
 from ccid_protocol.apdu import StatusWord
 from ccid_protocol.atr import ATR
 from ccid_protocol.errors import RemoteProtocolError
-from ccidd.card.blocking import BlockingCalls
 from ccidd.card.card import Card, CardGoneError
-from ccidd.card.setup import Setup, begins_anew
-from ccidd.card.t0_interface import transmit_over_t0
-from ccidd.card.winscard import CardConnection, Code, PcscError
+from ccidd.card.passthrough.blocking import BlockingCalls
+from ccidd.card.passthrough.setup import Setup, begins_anew
+from ccidd.card.passthrough.t0_interface import transmit_over_t0
+from ccidd.card.passthrough.winscard import CardConnection, Code, PcscError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 import trio
 
-from ccidd.card.blocking import BlockingCalls
+from ccidd.card.passthrough.blocking import BlockingCalls
 
 
 class Thing:

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from cards import response_of_length
 from ccidd.card.card import Card, CardGoneError
-from ccidd.card.passthrough import Sharing
+from ccidd.card.passthrough.card import Sharing
 from ccidd.reader.slot import Slot
 from host_program import HostProgram, PcscCallError, connected
 from passthrough import (

@@ -3,7 +3,7 @@
 
 import pytest
 
-from ccidd.card.setup import Setup, begins_anew
+from ccidd.card.passthrough.setup import Setup, begins_anew
 
 OK = b"\x90\0"
 SELECT = bytes.fromhex("00A4040009A00000030800001000")

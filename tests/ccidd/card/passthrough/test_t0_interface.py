@@ -8,7 +8,7 @@ import pytest
 from cards import ScriptedCard, response_of_length
 from ccid_protocol.apdu import CommandAPDU, ResponseAPDU, bytes_available, wrong_le
 from ccid_protocol.atr import InterfaceBytes
-from ccidd.card.t0_interface import transmit_over_t0
+from ccidd.card.passthrough.t0_interface import transmit_over_t0
 from ccidd.reader.slot import Slot
 from passthrough import following, powered
 from pcscd import pcscd_with, serial_reader, serving, use_from_here
