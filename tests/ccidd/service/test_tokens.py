@@ -675,6 +675,8 @@ async def test_a_token_whose_module_hangs_holds_up_no_other(
     ("options", "message"),
     [
         ("token=token", "begins with pkcs11:"),
+        (f"token=pkcs11:?module-path={SOFTHSM}&pin-source=/nowhere/pin", "read /nowhere/pin"),
+        ("token=pkcs11:type=data", "needs a private key"),
         ("token=pkcs11:pin-value=1", "must not contain a PIN"),
         ("token=any,module=/nowhere/module.so", "no PKCS#11 module /nowhere/module.so"),
         (f"token=pkcs11:?module-path={SOFTHSM},module={SOFTHSM}", "leave out module"),
