@@ -67,7 +67,8 @@ async def test_a_card_is_provisioned_used_and_reset(
         shell = GuestShell(pair.guest)
         await OpenSC(pair.guest).wait_for_card()
         if transport == "vscard":
-            # QEMU's reader says that it has a PIN pad, which OpenSC then uses to unblock a PIN.
+            # QEMU's reader says that it has a PIN pad, which OpenSC then uses for ssh, and to
+            # unblock a PIN.
             configuration = b"app default { reader_driver pcsc { enable_pinpad = false; } }\n"
             await pair.guest.write_file("/etc/opensc/opensc.conf", configuration)
         # Version 2.2.0 of yubico-piv-tool wants T=1, which QEMU's reader does not have.
@@ -108,9 +109,8 @@ async def provision_and_use_with_gnupg(shell: Shell, management_key: str) -> Non
     ]
     await shell.run("gpg", "--batch", "--quick-gen-key", "alice", "card")
     await shell.write("message", b"signed by a card\n")
-    await shell.run("gpg", "--local-user=alice", "--output=signed", "--sign", "message")
-    assert 'Good signature from "alice"' in await shell.run("gpg", "--verify", "signed")
-    to_alice = ("--recipient=alice", "--output=encrypted", "--encrypt")
-    await shell.run("rm", "-f", "encrypted")
+    await shell.run("gpg", "--local-user=alice", "--output=message.gpg", "--sign", "message")
+    assert 'Good signature from "alice"' in await shell.run("gpg", "--verify", "message.gpg")
+    to_alice = ("--recipient=alice", "--output=secret.gpg", "--encrypt")
     await shell.run("gpg", *to_alice, "message")
-    assert "signed by a card" in await shell.run("gpg", "--decrypt", "encrypted")
+    assert "signed by a card" in await shell.run("gpg", "--decrypt", "secret.gpg")

@@ -5,6 +5,7 @@ A thread cannot be stopped. Where its caller is cancelled it is left alone, and 
 closed as soon as it comes back, by the thread itself.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
@@ -15,6 +16,10 @@ _Result = TypeVar("_Result")
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds that closing may take before it is left alone as well."""
+
+
+# What is to be closed must be, however many threads are left alone with something that hangs.
+_CLOSERS: Final = trio.CapacityLimiter(math.inf)
 
 
 class Closable(Protocol):
@@ -60,7 +65,7 @@ class BlockingCalls:
                 return
         with trio.move_on_after(CLOSE_TIMEOUT):
             await trio.to_thread.run_sync(
-                self._thing.close, abandon_on_cancel=True, limiter=self._limiter
+                self._thing.close, abandon_on_cancel=True, limiter=_CLOSERS
             )
 
     def _make(self, call: Callable[[], _Result]) -> _Result:

@@ -18,8 +18,8 @@ from smartcard import scard
 PNP_NOTIFICATION: Final = "\\\\?PnP?\\Notification"
 """The name of no reader, whose state changes when readers come or go."""
 
-_POLL_SECONDS: Final = 0.1
-"""Seconds between two tries where the service does not wait by itself; its own polls are as far."""
+_POLL_SECONDS: Final = 0.3
+"""Seconds between two tries where the service does not wait by itself."""
 
 _EVENT_COUNTER_SHIFT: Final = 16
 _MASK: Final = 0xFFFFFFFF
@@ -94,6 +94,11 @@ class Context:
 
     def __init__(self) -> None:
         self._context: int | None = None
+
+    @property
+    def is_established(self) -> bool:
+        """Whether the service was found."""
+        return self._context is not None
 
     def establish(self) -> None:
         """Finds the service.
@@ -198,7 +203,8 @@ class CardConnection:
                 self._reconnect(scard.SCARD_LEAVE_CARD)
 
     def _connect(self) -> None:
-        self._context.establish()
+        if not self._context.is_established:
+            self._context.establish()
         code, self._handle, self._protocol = scard.SCardConnect(
             self._context._context,  # noqa: SLF001 (both are of this module)
             self.reader,
@@ -207,7 +213,6 @@ class CardConnection:
         )
         if code:
             self._handle = None
-            self._context.close()
         _check("SCardConnect", code)
 
     @property

@@ -12,6 +12,7 @@ from typing import Final
 from cryptography import x509
 
 from ccid_protocol import tlv
+from ccid_protocol.apdu import StatusWord
 from ccid_protocol.errors import RemoteProtocolError
 from ccidd.card.application import CardError
 from ccidd.card.piv.contents import certificate_container
@@ -75,7 +76,7 @@ def _content(tag: int, file: Path) -> bytes:
     try:
         fields = list(tlv.decode(raw))
         if tag in UNWRAPPED:
-            return _unwrapped(tag, raw, fields)
+            return _unwrapped(tag, raw, fields, file)
         if [each.tag for each in fields] == [_DATA]:
             raw = fields[0].value
             fields = list(tlv.decode(raw))
@@ -86,14 +87,22 @@ def _content(tag: int, file: Path) -> bytes:
     return raw
 
 
-def _unwrapped(tag: int, raw: bytes, fields: Sequence[tlv.Tlv]) -> bytes:
+def _unwrapped(tag: int, raw: bytes, fields: Sequence[tlv.Tlv], file: Path) -> bytes:
     """Takes an object that does not stand in a data object 53, or only what is inside it."""
     if [each.tag for each in fields] == [tag]:
         template = fields[0].value
     else:
         template, raw = raw, tlv.encode(tag, raw)
     if tag == ObjectTag.DISCOVERY:
-        check_discovery(template)
+        try:
+            check_discovery(template)
+        except CardError as error:
+            if error.sw != StatusWord.FUNCTION_NOT_SUPPORTED:
+                raise
+            raise UserError(
+                f"{file}: its PIN usage policy stands for what the card does not have;"
+                " 40 00, 60 10 and 60 20 can be"
+            ) from error
     return raw
 
 

@@ -96,20 +96,22 @@ async def use_with_openssl(
 
 
 _TLS: Final = """\
-trap 'kill $(jobs -p)' EXIT
+trap 'kill $server $client' EXIT
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \\
     -keyout server.key -out server.pem -subj /CN=server
 openssl s_server -accept 127.0.0.1:0 -cert server.pem -key server.key -rev \\
     -Verify 1 -CAfile ca.pem -verify_return_error >server.log 2>&1 &
+server=$!
 until port=$(sed -n 's/^ACCEPT .*://p' server.log) && [ "$port" ]; do sleep 0.1; done
 rm -f sent received
 mkfifo sent
 openssl s_client -connect "127.0.0.1:$port" -CAfile server.pem -verify_return_error -quiet \\
     -engine pkcs11 -keyform engine -key "$1" -cert "$2" <sent >received 2>client.log &
+client=$!
 exec 3>sent
 echo olleh >&3
 until grep hello received; do
-    kill -0 "$!" || { cat client.log server.log; exit 1; }
+    kill -0 "$client" || { cat client.log server.log; exit 1; }
     sleep 0.1
 done
 cat server.log

@@ -24,12 +24,7 @@ from typing import Final
 import structlog
 import trio
 
-from ccid_protocol.apdu import (
-    CommandAPDU,
-    Instruction,
-    ResponseAPDU,
-    StatusWord,
-)
+from ccid_protocol.apdu import CommandAPDU, Instruction, ResponseAPDU, StatusWord
 from ccid_protocol.atr import ATR
 from ccid_protocol.errors import RemoteProtocolError
 from ccidd.card.card import Card
@@ -199,7 +194,7 @@ class Guard(Card):
         if not await self._floor.begin(command, counter, self._ask):
             sw = StatusWord.AUTHENTICATION_METHOD_BLOCKED
             raise _Refusal(judgement, "retry-floor", sw)
-        response = await self._send(command)
+        response = await self._send_all([command], CommandClass.of(command.cla).channel)
         self._floor.note(counter, response.sw)
         return ResponseAPDU(response.data, self._floor.shown(command, response.sw))
 

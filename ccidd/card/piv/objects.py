@@ -37,6 +37,7 @@ _CURRENT_DIRECTORY: Final = (0x3F, 0xFF)
 _TAG_LIST: Final = 0x5C
 _DATA: Final = 0x53
 _PIN_USAGE_POLICY: Final = 0x5F2F
+_PIN_USAGE_POLICIES: Final = frozenset(map(bytes.fromhex, ("4000", "4010", "6010", "6020")))
 _GLOBAL_PIN: Final = 0x20
 _APPLICATION_IDENTIFIER: Final = 0x4F
 
@@ -236,9 +237,9 @@ def have_room(sizes: Collection[int]) -> bool:
 def check_discovery(template: bytes) -> None:
     """Refuses a discovery object that promises what the application does not do.
 
-    The first byte of the PIN usage policy is 40 (application PIN alone, and the second byte is 00)
-    or 60 (global PIN too, and the second byte says which is the primary: 10 or 20). Other values
-    stand for on-card biometric comparison and the virtual contact interface.
+    The first byte of the PIN usage policy is 40 (application PIN alone, and the second byte is 00,
+    or 10 on some cards) or 60 (global PIN too, and the second byte says which is the primary: 10 or
+    20). Other values stand for on-card biometric comparison and the virtual contact interface.
 
     Args:
         template: what is in the discovery object.
@@ -251,5 +252,5 @@ def check_discovery(template: bytes) -> None:
         raise CardError(StatusWord.INCORRECT_DATA)
     if fields[_APPLICATION_IDENTIFIER] != AID or len(fields[_PIN_USAGE_POLICY]) != 2:
         raise CardError(StatusWord.INCORRECT_DATA)
-    if fields[_PIN_USAGE_POLICY] not in {b"\x40\x00", b"\x60\x10", b"\x60\x20"}:
+    if fields[_PIN_USAGE_POLICY] not in _PIN_USAGE_POLICIES:
         raise CardError(StatusWord.FUNCTION_NOT_SUPPORTED)

@@ -95,10 +95,13 @@ class Sources:
         hardware = self._emulation.hardware
         if self._emulation.database is None and not SYSTEM_DATABASE.exists():
             modules: Sequence[str] = configured_modules()
-            # Nobody has chosen among them.
-            hardware, place = Hardware.ANY, "p11-kit"
+            lack = "p11-kit is configured with no modules"
+            if hardware is Hardware.YES:
+                # There is nothing here that libcacard would have chosen from.
+                hardware = Hardware.ANY
         else:
-            modules, place = listed_modules(self._database), self._database
+            modules = listed_modules(self._database)
+            lack = f"{self._database} lists no modules (modutil -add)"
         if modules:
             values = {
                 "token": (ANY_TOKEN,),
@@ -112,9 +115,9 @@ class Sources:
             supply = TokenSupply(options, self._state, protect, keep, accepts)
             yield Source(supply, [partial(_token_name, supply, n) for n in range(_MAX_TOKENS)])
         elif self._emulation.soft:
-            log.info("no_modules", place=place, hint="modutil -add")
+            log.info("no_hardware", reason=lack)
         else:
-            raise UserError(f"there is nothing to serve: {place} lists no modules (modutil -add)")
+            raise UserError(f"there is nothing to serve: {lack}")
 
     def _open_soft(self, soft: SoftReader) -> Source:
         where = f"soft=({soft.slot},{soft.name},…)"

@@ -525,12 +525,15 @@ def test_keys_and_data_objects_are_imported_together_or_not_at_all(
     chuid = tmp_path / "chuid"
     chuid.write_bytes(CHUID)
     good = f"5FC102={chuid}"
+    biometric = tmp_path / "biometric"
+    biometric.write_bytes(DISCOVERY[:-2] + b"\x50\x00")
     for option, message in {
         f"5FC102={key_files['nothing']}": "nothing has no data object 5FC102",
         f"5FC103={tmp_path / 'missing'}": "missing",
         f"7E={chuid}": "chuid has no data object 7E",
         f"7E={key_files['nothing']}": "nothing has no data object 7E",
         f"5E0000={chuid}": "5E0000=",
+        f"7E={biometric}": "its PIN usage policy stands for what the card does not have",
         "5FC102=": "5FC102=",
     }.items():
         assert message in refused(card, "import", alice, key_files["third"], good, option)

@@ -27,6 +27,7 @@ from passthrough import (
 )
 from pcscd import pcscd_with, use_from_here
 from piv import selected
+from programs import run_ccidd
 from vpcd import virtual_reader
 
 
@@ -137,6 +138,8 @@ async def test_a_service_that_hangs_is_one_that_is_missing(
     then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ccidd.service.pcsc.HANG_TIMEOUT", 0.5)
+    monkeypatch.setattr("ccidd.service.pcsc.LONGEST_RETRY_DELAY", 0.05)
+    monkeypatch.setattr("ccidd.service.pcsc.RETRY_DELAY", 0.05)
     async with bench(tmp_path, new_piv_card()) as host, following() as slot:
         card = await selected(await powered(slot))
         async with trio.open_nursery() as nursery:
@@ -145,7 +148,7 @@ async def test_a_service_that_hangs_is_one_that_is_missing(
                 nursery.start_soon(fails, card)
             await removed(slot)
             # As many tries as would use up all threads, were they not counted.
-            await trio.sleep(5)
+            await trio.sleep(3)
             host.host.resume()
             await selected(await powered(slot))
 
@@ -213,3 +216,11 @@ def test_options_are_what_the_supply_goes_by() -> None:
     assert supply._pattern == "A,B*"
     assert supply._sharing == Sharing(exclusive=True, idle_release=3, max_hold=7)
     assert pcsc_supply(parse_card("pcsc,reader=A"), unprotected)._sharing == Sharing()
+
+
+def test_without_pyscard_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "smartcard.py").write_text("raise ImportError")
+    options = ("--card=pcsc,reader=X", f"--socket-path={tmp_path / 's'}", f"--state-dir={tmp_path}")
+    result = run_ccidd(*options, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert result.stderr.endswith("ccidd: --card=pcsc needs pyscard: pip install ccidd[pcsc]\n")

@@ -158,7 +158,7 @@ async def test_the_discovery_object_is_not_wrapped() -> None:
     assert response.data.hex().upper() == "7E124F0BA0000003080000100001005F2F024000"
 
 
-@pytest.mark.parametrize("policy", ["4000", "6010", "6020"])
+@pytest.mark.parametrize("policy", ["4000", "4010", "6010", "6020"])
 async def test_a_discovery_object_with_a_policy_that_the_card_has(policy: str) -> None:
     host = await administered()
     discovery = bytes.fromhex(f"7E124F0BA0000003080000100001005F2F02{policy}")
