@@ -610,8 +610,8 @@ async def test_a_card_in_a_reader_of_the_host_is_a_token(
         answers = []
 
         async def use() -> None:
+            # Whether before or after the card goes depends on how soon the module gives up.
             answers.append(await sign(card))
-            assert slots[0].insertion is not None
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(use)
