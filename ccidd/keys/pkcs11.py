@@ -25,6 +25,7 @@ __all__ = [
     "LoginResult",
     "PinRefusedError",
     "Token",
+    "check_uri",
     "matches",
     "open_present_token",
     "open_token",
@@ -57,6 +58,7 @@ def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SE
         UserError: The URI is wrong, the token cannot be used, or has no such key.
     """
     parsed = parse_uri(uri)
+    check_uri(parsed)
     module = module_of(parsed)
     if module is None:
         # p11-kit would name all modules of the machine, and one of them may use this very reader.
@@ -90,10 +92,19 @@ def open_present_token(present: PresentToken, uri: Pkcs11Uri, *, timeout: float 
     return _open(source, present.info, uri, MAX_SESSIONS)
 
 
-def _open(source: TokenSource, known: TokenInfo | None, uri: Pkcs11Uri, max_sessions: int) -> Token:
+def check_uri(uri: Pkcs11Uri) -> bytes | None:
+    """Gives the PIN that a URI for keys names a file with, if it names one.
+
+    Raises:
+        UserError: The URI is for something else than keys, or the file cannot be read.
+    """
     if uri.type not in {None, "cert", "private"}:
         raise UserError(f"a PKCS#11 URI with type={uri.type}, but a card needs a private key")
-    pin = _pin(uri.pin_source) if uri.pin_source is not None else None
+    return None if uri.pin_source is None else _pin(uri.pin_source)
+
+
+def _open(source: TokenSource, known: TokenInfo | None, uri: Pkcs11Uri, max_sessions: int) -> Token:
+    pin = check_uri(uri)
     try:
         token = Token(source, connect(source, known), max_sessions)
         try:

@@ -28,7 +28,7 @@ from ccidd.keys.cryptoki import SlotFlags, TokenInfo
 from ccidd.keys.inventory import Wanted, find_credentials, usable_certificates
 from ccidd.keys.key import Credential, KeyUnavailableError
 from ccidd.keys.modules import check_module, configured_modules, module_of
-from ccidd.keys.pkcs11 import PinRefusedError, matches, open_present_token
+from ccidd.keys.pkcs11 import PinRefusedError, check_uri, matches, open_present_token
 from ccidd.keys.token import Token
 from ccidd.keys.tokenwatch import PresentToken, TokenWatch
 from ccidd.keys.uri import Pkcs11Uri, parse_uri
@@ -256,6 +256,7 @@ class TokenSupply(CardSupply):
         self._protect = protect
         name = options.one("token") or ""
         self._uri = Pkcs11Uri() if name == ANY_TOKEN else parse_uri(name)
+        check_uri(self._uri)
         self._modules = _modules(options, self._uri)
         self._named = dict(_named_keys(options))
         self._limiter = trio.CapacityLimiter(_MAX_OPENING)

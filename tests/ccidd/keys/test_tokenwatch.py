@@ -62,14 +62,24 @@ async def watching(module: str = SOFTHSM, *, patience: float = 30) -> AsyncItera
         nursery.cancel_scope.cancel()
 
 
+_EARLIER: set[int] = set()
+"""Processes of tests before, in which a module may hang yet."""
+
+
+@pytest.fixture(autouse=True)
+def _forget_earlier_workers() -> None:
+    _EARLIER.clear()
+    _EARLIER.update(workers())
+
+
 def workers() -> list[int]:
-    """The processes of PKCS#11 modules that this one has started."""
+    """The processes of PKCS#11 modules that the test has started."""
     found = subprocess.run(
         ["pgrep", f"--parent={os.getpid()}", "--full", "cryptoki_worker"],
         check=False,
         capture_output=True,
     )
-    return [int(line) for line in found.stdout.split()]
+    return [int(line) for line in found.stdout.split() if int(line) not in _EARLIER]
 
 
 async def test_tokens_are_seen_when_they_are_made_taken_out_and_put_back(softhsm: SoftHsm) -> None:

@@ -610,8 +610,8 @@ async def test_a_card_in_a_reader_of_the_host_is_a_token(
         answers = []
 
         async def use() -> None:
+            # Whether before or after the card goes depends on how soon the module gives up.
             answers.append(await sign(card))
-            assert slots[0].insertion is not None
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(use)
@@ -675,6 +675,8 @@ async def test_a_token_whose_module_hangs_holds_up_no_other(
     ("options", "message"),
     [
         ("token=token", "begins with pkcs11:"),
+        (f"token=pkcs11:?module-path={SOFTHSM}&pin-source=/nowhere/pin", "read /nowhere/pin"),
+        ("token=pkcs11:type=data", "needs a private key"),
         ("token=pkcs11:pin-value=1", "must not contain a PIN"),
         ("token=any,module=/nowhere/module.so", "no PKCS#11 module /nowhere/module.so"),
         (f"token=pkcs11:?module-path={SOFTHSM},module={SOFTHSM}", "leave out module"),
