@@ -11,6 +11,7 @@ from typing import Final
 
 from ccidd.card.guard.operations import CONFIRMABLE
 from ccidd.errors import UserError
+from ccidd.keys.uri import parse_uri
 from ccidd.reader.profile import IDENTITIES, MAX_SLOTS
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configtable import suggestion
@@ -32,6 +33,8 @@ class OptionHelp:
     repeatable: bool = False
     pattern: str | None = None
 
+
+_KEY: Final = re.compile("key[0-9A-Fa-f]{2}")
 
 _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "card": OptionHelp("NAME", "a card that ccidd keeps (`ccidd card create`), keys, PIN and all"),
@@ -70,7 +73,7 @@ _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
         "FILE|pkcs11:URI|nss:NICKNAME",
         "the key with the reference XX (9A, 9C, ...): one key of any of these; with token: one of"
         " its keys (pkcs11:id=%01), which are else placed by the usage in their certificates",
-        pattern=r"key[0-9A-Fa-f]{2}",
+        pattern=_KEY.pattern,
     ),
     "pin-file": OptionHelp(
         "FILE",
@@ -253,6 +256,7 @@ def make_card(kind: str, assignments: Sequence[str]) -> CardOptions:
     for name in _switches(kind):
         if values.get(name, ("off",))[0] not in {"on", "off"}:
             raise UserError(f"{where}: the option {name} is on or off")
+    _check_uris(where, values)
     if kind == PCSC:
         _check_pcsc(where, values)
     elif "token" in values:
@@ -279,6 +283,22 @@ def _check_sources(
             raise UserError(f"{where}: give it keys=FILE.p12|FILE.pem, or card=NAME")
         if "pin-file" not in sources and not _has_token(values):
             raise UserError(f"{where}: the option pin-file=FILE is missing")
+
+
+def _check_uris(where: str, values: Mapping[str, tuple[str, ...]]) -> None:
+    """Checks the grammar of all PKCS#11 URIs."""
+    for name, given in values.items():
+        is_key = _KEY.fullmatch(name) is not None
+        for value in given:
+            if (
+                name == "pkcs11"
+                or (name == "token" and value != ANY_TOKEN)
+                or (is_key and ("token" in values or value.startswith("pkcs11:")))
+            ):
+                try:
+                    parse_uri(value)
+                except UserError as error:
+                    raise UserError(f"{where}: {name}: {error}") from error
 
 
 def _check_token(where: str, values: Mapping[str, tuple[str, ...]]) -> None:

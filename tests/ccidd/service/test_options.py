@@ -36,6 +36,10 @@ def test_options_are_split_at_single_commas() -> None:
         ("piv,keyXX=a", "no option 'keyXX'"),
         ("piv,card=alice,keys=a", "leave out keys or card"),
         ("piv,pin-file=p,card=alice", "leave out pin-file or card"),
+        ("piv,token=mine", "--card=piv: token: a PKCS#11 URI begins with pkcs11:"),
+        ("piv,pkcs11=pkcs11:tokn=a", "--card=piv: pkcs11: a PKCS#11 URI with 'tokn'"),
+        ("cac,token=any,key9A=01", "--card=cac: key9A: a PKCS#11 URI begins with pkcs11:"),
+        ("piv,keys=a,key9A=pkcs11:id,pin-file=p", "--card=piv: key9A: a PKCS#11 URI has a part"),
     ],
 )
 def test_wrong_options_are_named(text: str, message: str) -> None:
