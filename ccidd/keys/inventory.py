@@ -101,8 +101,6 @@ def find_credentials(token: Token, wanted: Wanted) -> list[Credential]:
     inventory, credentials, left_out = _find(token, wanted)
     if not credentials and left_out and wanted.is_named:
         raise UserError(left_out[0])
-    for reason in left_out:
-        log.info("certificate_left_out", reason=reason)
     if not credentials:
         named = f" {wanted.label!r}" if wanted.label is not None else ""
         named += f" with the ID {wanted.id.hex()}" if wanted.id is not None else ""
@@ -111,8 +109,10 @@ def find_credentials(token: Token, wanted: Wanted) -> list[Credential]:
             there += " (if it shows them after a login only, give it a pin-source)"
         raise UserError(
             f"{token.name} has no certificate{named} with a private key;"
-            f" certificates there: {there}"
+            f" certificates there: {there}{''.join(f'; {reason}' for reason in left_out)}"
         )
+    for reason in left_out:
+        log.info("certificate_left_out", reason=reason)
     chosen = _longest_valid(credentials)
     for credential in chosen:
         warn_unless_valid(credential.certificate, token.name)

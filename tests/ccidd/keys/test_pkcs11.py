@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
@@ -452,6 +453,17 @@ def test_a_certificate_for_another_key_is_refused(softhsm: SoftHsm) -> None:
     softhsm.add("token", keys)
     with pytest.raises(UserError, match="'key' on the token 'token' has no private key there"):
         open_token(uri(token="token", object="key"))
+
+
+def test_a_token_without_keys_says_why_without_an_event(softhsm: SoftHsm) -> None:
+    # Slots that follow tokens look again and again.
+    softhsm.add("token", [StoredKey(P_256, b"\1", "key", certificate_of=(P_256, 1))])
+    with (
+        structlog.testing.capture_logs() as logs,
+        pytest.raises(UserError, match=r"there: 'key'.*; the certificate 'key' .* no private key"),
+    ):
+        open_token(uri(token="token"))
+    assert logs == []
 
 
 def test_of_two_certificates_for_a_key_there_is_one_credential(softhsm: SoftHsm) -> None:
