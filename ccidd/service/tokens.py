@@ -112,9 +112,10 @@ class TokenCard(Card):
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A token in use, and its card."""
+    """A token in use, and its card with its GUID."""
 
     token: Token
+    guid: str
     memory: StoredMemory
     token_card: TokenCard
     card: Card
@@ -309,8 +310,13 @@ class TokenSupply(CardSupply):
             slot = run.slots[index]
             self.labels[index] = present.info.label
             slot.insert(opened.card)
-            serial = present.info.serial
-            log.info("token_inserted", token=present.info.label, serial=serial, slot=slot.name)
+            log.info(
+                "token_inserted",
+                token=present.info.label,
+                serial=present.info.serial,
+                card=opened.guid,
+                slot=slot.name,
+            )
             await self._until_changed(opened.token)
         finally:
             with trio.CancelScope(shield=True):
@@ -416,7 +422,7 @@ class TokenSupply(CardSupply):
         memory = StoredMemory(self._state, self._state.card(str(guid)), pins, shared=shared)
         try:
             card = TokenCard(kind.make(placed, memory, switches, guid))
-            return _Opened(token, memory, card, self._protect(card))
+            return _Opened(token, str(guid), memory, card, self._protect(card))
         except BaseException:
             memory.close()
             raise

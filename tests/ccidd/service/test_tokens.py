@@ -306,6 +306,9 @@ async def test_a_cac_leaves_out_what_it_cannot_have(state: State, softhsm: SoftH
     with structlog.testing.capture_logs() as logs:
         async with served(f"cac,token={uri}", state) as (slot,):
             await inserted(slot, 10)
+            # The name by which the tries are given back.
+            (entry,) = (e for e in logs if e["event"] == "token_inserted")
+            assert state.card(str(entry["card"])).type == "cac"
     assert [e["subject"] for e in logs if e["event"] == "key_left_out"] == ["CN=test Ed25519 0"]
 
 
