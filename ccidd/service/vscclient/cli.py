@@ -45,6 +45,9 @@ EXIT_CONNECTION: Final = 5
 
 MAX_CERTIFICATES: Final = 100
 
+_MAX_PORT: Final = 65535
+_PORT_DIGITS: Final = 5
+
 _VERBOSE: Final = 10
 """Above this level, all is logged."""
 
@@ -202,11 +205,13 @@ def _emulation(options: argparse.Namespace) -> Emulation:
 
 def _connector(options: argparse.Namespace) -> Connector:
     port = options.port
-    if not port.isdecimal():
+    if not (port.isascii() and port.isdecimal()):
         try:
             port = socket.getservbyname(port, "tcp")
         except OSError as error:
             raise UserError(f"PORT {port} is neither a number nor the name of a port") from error
+    elif len(port) > _PORT_DIGITS or not 1 <= int(port) <= _MAX_PORT:
+        raise UserError(f"PORT {port} is none of 1 to {_MAX_PORT}")
     host = f"[{options.host}]" if ":" in options.host else options.host
     return Connector(f"{host}:{port}", Reconnect(options.reconnect), "HOST PORT ")
 
