@@ -4,7 +4,7 @@
 import pytest
 
 from ccid_protocol.errors import LocalProtocolError, RemoteProtocolError
-from ccid_protocol.events import NeedData
+from ccid_protocol.events import ConnectionClosed, NeedData
 from ccid_protocol.usbredir import (
     DEVICE_CAPABILITIES,
     BulkPacket,
@@ -54,10 +54,15 @@ class Pair:
 
 
 def drain(connection: Connection) -> list[Event]:
+    """Takes all events up to the first that is no packet of the peer."""
     events: list[Event] = []
-    while not isinstance(event := connection.next_event(), NeedData):
+    while True:
+        event = connection.next_event()
+        if isinstance(event, NeedData):
+            return events
         events.append(event)
-    return events
+        if isinstance(event, ConnectionClosed):
+            return events
 
 
 def connected(capabilities: Capability = DEVICE_CAPABILITIES) -> Pair:
