@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from collections.abc import AsyncIterator
+
 import pytest
 import trio
 import trio.testing
@@ -7,6 +9,7 @@ from ccid_host import Host, Start
 from ccidd.card.card import Card
 from ccidd.reader.profile import Level, default_profile
 from ccidd.reader.slot import Slot
+from terminal import Terminal, new_terminal
 
 
 @pytest.fixture
@@ -21,3 +24,9 @@ def start(nursery: trio.Nursery) -> Start:
         return host
 
     return start
+
+
+@pytest.fixture
+async def terminal() -> AsyncIterator[Terminal]:
+    async with new_terminal() as terminal:
+        yield terminal
