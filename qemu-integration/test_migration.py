@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,28 +33,39 @@ from harness.scripted_reader import atr_of_card
 from harness.wiretap import wiretap
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from ccid_protocol.usbredir import Packet
     from harness.guest import Guest
     from harness.image import Image
     from harness.qemu import Qemu
+    from harness.scripted_reader import Hand
     from harness.wiretap import Wiretap
 
 DONE = b"\x90\x00"
 CONTROLLERS: list[Controller] = ["xhci", "uhci"]
 
 
+@asynccontextmanager
+async def guest_with_hand(
+    image: Image, qemu: Qemu, usb: Controller, workdir: Path
+) -> AsyncGenerator[tuple[Guest, Hand]]:
+    """Boot a guest that has a scripted reader."""
+    path = workdir / "reader.socket"
+    devices = redirected(f"path={path}")
+    async with (
+        scripted(path, workdir=workdir) as hand,
+        boot_guest(image, qemu=qemu, workdir=workdir, devices=devices, usb=usb) as guest,
+    ):
+        yield guest, hand
+
+
 @pytest.mark.parametrize("usb", [*CONTROLLERS, "ehci"])
 async def test_a_guest_at_rest_keeps_its_reader(
     usb: Controller, image: Image, qemu: Qemu, tmp_path: Path
 ) -> None:
-    path = tmp_path / "reader.socket"
-    devices = redirected(f"path={path}")
-    async with (
-        scripted(path, workdir=tmp_path) as hand,
-        boot_guest(image, qemu=qemu, workdir=tmp_path, devices=devices, usb=usb) as guest,
-    ):
+    async with guest_with_hand(image, qemu, usb, tmp_path) as (guest, hand):
         await until_cards(guest, {0: True})
         assert (await transmit(guest, 0, WHO_ARE_YOU))[0] == atr_of_card(0)
         history = await usb_history(guest)
@@ -77,12 +89,7 @@ async def test_a_guest_at_rest_keeps_its_reader(
 async def test_a_command_at_work_is_answered_at_the_destination(
     usb: Controller, image: Image, qemu: Qemu, tmp_path: Path
 ) -> None:
-    path = tmp_path / "reader.socket"
-    devices = redirected(f"path={path}")
-    async with (
-        scripted(path, workdir=tmp_path) as hand,
-        boot_guest(image, qemu=qemu, workdir=tmp_path, devices=devices, usb=usb) as guest,
-    ):
+    async with guest_with_hand(image, qemu, usb, tmp_path) as (guest, hand):
         await until_cards(guest, {0: True})
         history = await usb_history(guest)
         async with trio.open_nursery() as nursery:
@@ -105,12 +112,7 @@ async def check_work(guest: Guest, seconds: int) -> None:
 async def test_a_read_that_waits_is_answered_though_the_guest_says_nothing_more(
     usb: Controller, image: Image, qemu: Qemu, tmp_path: Path
 ) -> None:
-    path = tmp_path / "reader.socket"
-    devices = redirected(f"path={path}")
-    async with (
-        scripted(path, workdir=tmp_path) as hand,
-        boot_guest(image, qemu=qemu, workdir=tmp_path, devices=devices, usb=usb) as guest,
-    ):
+    async with guest_with_hand(image, qemu, usb, tmp_path) as (guest, hand):
         await guest.run("pcscd-control", "stop")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(check_work_over_usb, guest)
@@ -133,12 +135,7 @@ async def check_work_over_usb(guest: Guest) -> None:
 async def test_an_answer_that_came_while_the_guest_was_stopped_is_not_lost(
     usb: Controller, image: Image, qemu: Qemu, tmp_path: Path
 ) -> None:
-    path = tmp_path / "reader.socket"
-    devices = redirected(f"path={path}")
-    async with (
-        scripted(path, workdir=tmp_path) as hand,
-        boot_guest(image, qemu=qemu, workdir=tmp_path, devices=devices, usb=usb) as guest,
-    ):
+    async with guest_with_hand(image, qemu, usb, tmp_path) as (guest, hand):
         await until_cards(guest, {0: True})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(check_work, guest, 3)

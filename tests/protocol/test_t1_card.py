@@ -15,7 +15,6 @@ from ccid_protocol.t1 import (
     CardEnd,
     CardWorks,
     CommandReady,
-    ErrorCode,
     IBlock,
     RBlock,
     SBlock,
@@ -23,28 +22,19 @@ from ccid_protocol.t1 import (
     decode,
     encode,
 )
-
-GARBAGE = bytes.fromhex("00 00 02 9000 00")  # with a wrong LRC
-RESYNCH = SBlock(Supervisory.RESYNCH)
-RESYNCH_RESPONSE = SBlock(Supervisory.RESYNCH, response=True)
-ABORT = SBlock(Supervisory.ABORT)
-ABORT_RESPONSE = SBlock(Supervisory.ABORT, response=True)
-WTX = SBlock(Supervisory.WTX, value=3)
-WTX_RESPONSE = SBlock(Supervisory.WTX, response=True, value=3)
-IFS = SBlock(Supervisory.IFS, value=40)
-IFS_RESPONSE = SBlock(Supervisory.IFS, response=True, value=40)
-EDC_ERROR = ErrorCode.REDUNDANCY_CODE
-OTHER_ERROR = ErrorCode.OTHER
-
-bits = st.integers(0, 1)
-valid_blocks = (
-    st.builds(IBlock, bits, st.booleans(), st.binary(max_size=40))
-    | st.builds(RBlock, bits, st.sampled_from(ErrorCode))
-    | st.sampled_from(
-        [RESYNCH, RESYNCH_RESPONSE, IFS, IFS_RESPONSE, ABORT, ABORT_RESPONSE, WTX, WTX_RESPONSE]
-    )
+from t1_blocks import (
+    ABORT,
+    ABORT_RESPONSE,
+    EDC_ERROR,
+    GARBAGE,
+    IFS_RESPONSE,
+    OTHER_ERROR,
+    RESYNCH,
+    RESYNCH_RESPONSE,
+    WTX,
+    WTX_RESPONSE,
+    any_blocks,
 )
-any_blocks = st.binary(max_size=300) | valid_blocks.map(encode)
 
 
 class Card:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ccid_protocol.errors import LocalProtocolError, RemoteProtocolError
-from ccid_protocol.events import NEED_DATA, NeedData
+from ccid_protocol.events import NEED_DATA
 from ccid_protocol.usbredir import (
     DEVICE_CAPABILITIES,
     GUEST_CAPABILITIES,
@@ -19,24 +19,16 @@ from ccid_protocol.usbredir import (
     CancelDataPacket,
     Capability,
     ConfigurationStatus,
-    Connection,
     ControlPacket,
-    DeviceConnect,
     DeviceDisconnect,
     DeviceDisconnectAck,
     DevicePacket,
-    Endpoint,
-    EndpointType,
-    EpInfo,
-    Event,
     FilterFilter,
     FilterReject,
     FreeBulkStreams,
     GetAltSetting,
     GetConfiguration,
     GuestPacket,
-    Interface,
-    InterfaceInfo,
     InterruptPacket,
     InterruptReceivingStatus,
     IsoPacket,
@@ -44,78 +36,30 @@ from ccid_protocol.usbredir import (
     Packet,
     Request,
     Reset,
-    Role,
     SetAltSetting,
     SetConfiguration,
-    Speed,
     StartBulkReceiving,
     StartInterruptReceiving,
     StartIsoStream,
-    Status,
     StopBulkReceiving,
     StopInterruptReceiving,
     StopIsoStream,
 )
-from ccid_protocol.usbredir.codec import Codec
-
-CONTROL = Endpoint(EndpointType.CONTROL)
-INTERFACES = InterfaceInfo((Interface(0, 0x0B),))
-ENDPOINTS = EpInfo({0x00: CONTROL, 0x80: CONTROL})
-CONNECT = DeviceConnect(Speed.FULL, 0, 0, 0, 0x08E6, 0x3437)
-STALL = Status.STALL
-
-
-class Pair:
-    """A device and a guest with a wire between them that delivers when it is told to."""
-
-    def __init__(self, capabilities: Capability = DEVICE_CAPABILITIES) -> None:
-        self.device = Connection(Role.DEVICE, capabilities=capabilities)
-        self.guest = Connection(Role.GUEST)
-        self.guest_sends(self.guest.hello)
-        self.device_sends(self.device.hello)
-
-    def device_sends(self, *packets: Packet) -> list[Event]:
-        for packet in packets:
-            self.guest.receive_data(self.device.send(packet))
-        return drain(self.guest)
-
-    def guest_sends(self, *packets: Packet) -> list[Event]:
-        for packet in packets:
-            self.device.receive_data(self.guest.send(packet))
-        return drain(self.device)
-
-
-def drain(connection: Connection) -> list[Event]:
-    events: list[Event] = []
-    while not isinstance(event := connection.next_event(), NeedData):
-        events.append(event)
-    return events
-
-
-def connected(capabilities: Capability = DEVICE_CAPABILITIES) -> Pair:
-    pair = Pair(capabilities)
-    pair.device_sends(INTERFACES, ENDPOINTS, CONNECT)
-    return pair
-
-
-@pytest.fixture
-def pair() -> Pair:
-    return connected()
-
-
-def forge(connection: Connection, packet: Packet) -> None:
-    """Has a connection receive what its peer's `Connection` would not send."""
-    codec = Codec(connection.capabilities)
-    connection.receive_data(codec.encode(packet, connection.our_role.peer))
-
-
-def refused_by_both(pair: Pair, packet: DevicePacket) -> None:
-    """Holds that the device does not send a packet, and that the guest does not take it."""
-    with pytest.raises(LocalProtocolError):
-        pair.device.send(packet)
-    forge(pair.guest, packet)
-    with pytest.raises(RemoteProtocolError):
-        pair.guest.next_event()
+from usbredir_pair import (
+    CONNECT,
+    ENDPOINTS,
+    GET,
+    INTERFACES,
+    READ,
+    SET,
+    STALL,
+    WRITE,
+    Pair,
+    connected,
+    drain,
+    forge,
+    refused_by_both,
+)
 
 
 def refused_from_guest(pair: Pair, packet: GuestPacket) -> None:
@@ -297,12 +241,6 @@ def test_filters_may_be_sent_at_any_time(pair: Pair) -> None:
         assert some.guest_sends(FilterReject()) == [FilterReject()]
 
 
-# --- requests and their answers ---
-
-READ = BulkPacket(1, 0x82, 64)
-WRITE = BulkPacket(1, 0x01, data=b"abc")
-GET = ControlPacket(1, 0x80, 6, 0x80, 0x0100, 0, 18)
-SET = ControlPacket(1, 0x00, 9, 0x21, 0x0200, 0, data=b"ab")
 INTERRUPT = InterruptPacket(0x03, b"ab", 1)
 
 EXCHANGES: list[tuple[Request, Answer]] = [

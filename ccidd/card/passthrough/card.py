@@ -327,15 +327,19 @@ class _Turn:
         return response
 
     async def end(self, *, reset: bool) -> None:
-        """Gives the card up."""
-        # A card that was not used needs no reset; nor do others need to hear of one.
-        if reset and self._is_used:
-            with trio.move_on_after(END_TIMEOUT):
-                try:
-                    await self._calls.run(self._card.reset)
-                except PcscError as error:
-                    log.debug("card_not_reset", reason=str(error))
-        await self._calls.close()
+        """Gives the card up, whoever is cancelled meanwhile: nobody else would reset it."""
+        with trio.CancelScope(shield=True):
+            # A card that was not used needs no reset; nor do others need to hear of one.
+            if reset and self._is_used:
+                await self._reset()
+            await self._calls.close()
+
+    async def _reset(self) -> None:
+        with trio.move_on_after(END_TIMEOUT):
+            try:
+                await self._calls.run(self._card.reset)
+            except PcscError as error:
+                log.debug("card_not_reset", reason=str(error))
 
 
 def _transmit(card: CardConnection, command: bytes) -> bytes:

@@ -25,8 +25,8 @@ from pcsc_tokens import OPENSC, reader, use_pcscd_in
 from piv import new_memory
 from tokens import SOFTHSM, SoftHsm
 
-SOON = 1.5
-"""Seconds that news may take here: half a second until the next look, on a busy machine."""
+SOON = 30
+"""Seconds to wait for news, which take half a second on a machine at rest."""
 
 
 class Seen:

@@ -2,7 +2,6 @@
 import math
 import os
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 import trio
@@ -14,7 +13,7 @@ from ccidd.card.guard.operations import CONFIRMABLE, Operation
 from ccidd.reader.pinentry.consent import PinentryConsent
 from ccidd.reader.pinentry.program import Pinentry, PinentryProgram
 from scripted_pinentry import CURSES, TTY, Act, Flavour, ScriptedPinentry
-from terminal import Terminal, new_terminal
+from terminal import Terminal
 
 SIGN = frozenset({Operation.SIGN})
 
@@ -71,12 +70,6 @@ async def test_a_name_does_not_hide_what_is_asked(nursery: trio.Nursery) -> None
 
 
 # Real pinentries.
-
-
-@pytest.fixture
-async def terminal() -> AsyncIterator[Terminal]:
-    async with new_terminal() as terminal:
-        yield terminal
 
 
 def consent(flavour: Flavour, terminal: Terminal) -> PinentryConsent:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cards that --card asks for."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,6 @@ CREDENTIALS = {
     "384-0": credential(P_384, 0),
 }
 CERTIFICATE_TAGS = {"9A": 0x5FC105, "9C": 0x5FC10A, "9D": 0x5FC10B, "9E": 0x5FC101}
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    with State(tmp_path / "state", cost=CHEAP) as state:
-        yield state
 
 
 @pytest.fixture

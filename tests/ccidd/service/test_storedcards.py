@@ -3,7 +3,7 @@
 
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,12 +24,6 @@ from crash import CHEAP
 
 MANAGEMENT_KEY = "0f" * 24
 PIV, CCC = "A00000030800001000", "A000000116DB00"
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    with State(tmp_path / "state", cost=CHEAP) as state:
-        yield state
 
 
 @pytest.fixture

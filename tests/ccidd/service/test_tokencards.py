@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cards whose keys are on tokens and in NSS databases: SoftHSM's, certutil's."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,12 +31,6 @@ RSA, P_256, P_384 = KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256, KeyAlgorithm.P_38
 GUID = "00000000-0000-4000-8000-000000000001"
 PASSWORD = "654321"
 PIV, ACA = "A00000030800001000", "A0000000790300"
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    with State(tmp_path / "state", cost=CHEAP) as state:
-        yield state
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """This machine's OpenSC uses cards whose keys are on a token or in a database."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,10 @@ from ccidd.reader.slot import Slot
 from ccidd.service.cards import open_card
 from ccidd.service.options import parse_card
 from ccidd.service.state import State
-from crash import CHEAP
 from pcscd import Pcscd, pcscd, serving
 from tokens import SoftHsm, StoredKey, nss_database
 
 RSA, P_256 = KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    with State(tmp_path / "state", cost=CHEAP) as state:
-        yield state
 
 
 async def try_keys(host: Pcscd, pin: str) -> None:

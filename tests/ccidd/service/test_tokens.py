@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -41,14 +41,8 @@ from tokens import PIN, SOFTHSM, SoftHsm, StoredKey, uri
 RSA, P_256, P_384 = KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256, KeyAlgorithm.P_384
 ONE_KEY = [StoredKey(P_256, b"\1", "key")]
 
-SOON = 2.5
-"""Seconds for a token to become a card here: one, and a busy machine."""
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    with State(tmp_path / "state", cost=CHEAP) as state:
-        yield state
+SOON = 30
+"""Seconds to wait for a token to become a card: it takes one, on a machine at rest."""
 
 
 @pytest.fixture
@@ -167,7 +161,7 @@ async def test_the_state_lets_the_card_of_a_token_be_used_again(
     uri = token_option(softhsm, "a token", ONE_KEY)
     for _ in range(2):
         async with served(f"piv,token={uri}", state) as (slot,):
-            await inserted(slot, 10)
+            await inserted(slot)
     assert len(state.cards()) == 1
     assert state.served_by(state.cards()[0].guid) is None
 
@@ -180,7 +174,7 @@ async def test_another_token_in_the_same_place_is_another_card(
         atrs, guids = [], []
         async with served(f"{kind},token={uri}", state) as (slot,):
             for key in ONE_KEY, ONE_KEY, [StoredKey(P_256, b"\1", "key", 1)]:
-                card = await inserted(slot, 10)
+                card = await inserted(slot)
                 atrs.append((await card.power_on()).encode())
                 if kind != "cac":
                     guids.append(await guid(await selected(card)))
@@ -200,7 +194,7 @@ async def test_a_token_that_is_swapped_at_once_is_another_card(
     softhsm.tokens.mkdir()
     softhsm.add("first", ONE_KEY)
     async with served(ANY, state) as slots:
-        first = await inserted(slots[0], 10)
+        first = await inserted(slots[0])
         softhsm.remove()
         softhsm.tokens.rmdir()
         second.rename(softhsm.tokens)
@@ -217,7 +211,7 @@ async def test_a_command_is_answered_before_its_token_s_card_goes(
 ) -> None:
     uri = token_option(softhsm, "a token", ONE_KEY)
     async with served(f"piv,token={uri}", state) as (slot,):
-        card = await selected(await inserted(slot, 10))
+        card = await selected(await inserted(slot))
         assert await verify(card, "123456") == 0x9000
         answers = []
         os.kill(workers()[-1], signal.SIGSTOP)
@@ -242,7 +236,7 @@ async def test_keys_have_the_places_that_they_are_given(state: State, softhsm: S
     uri = token_option(softhsm, "a token", keys)
     text = f"piv,token={uri},key9D=pkcs11:id=%01,key9a=pkcs11:object=c,key9C=pkcs11:id=%07"
     async with served(text, state) as (slot,):
-        card = await selected(await inserted(slot, 10))
+        card = await selected(await inserted(slot))
         assert await certificates(card) == {0x9A: P_384, 0x9C: RSA, 0x9D: P_256}
 
 
@@ -272,7 +266,7 @@ async def test_keys_that_are_put_on_a_token_later_make_it_a_card(
         async with served(ANY, state) as slots:
             await wait_until_logged(logs, "token_not_used")
             softhsm.put("a token", ONE_KEY)
-            card = await selected(await inserted(slots[0], 6))
+            card = await selected(await inserted(slots[0]))
             assert await verify(card, "123456") == 0x9000
     assert sum(entry["event"] == "token_not_used" for entry in logs) == 1
 
@@ -282,7 +276,7 @@ async def test_a_token_that_gets_another_key_becomes_another_card(
 ) -> None:
     uri = token_option(softhsm, "a token", ONE_KEY)
     async with served(f"piv,token={uri}", state) as (slot,):
-        first = await selected(await inserted(slot, 10))
+        first = await selected(await inserted(slot))
         assert await verify(first, "123456") == 0x9000
         softhsm.put("a token", [StoredKey(RSA, b"\2", "second")])
         # It is left alone while it is in use.
@@ -295,7 +289,7 @@ async def test_a_token_that_gets_another_key_becomes_another_card(
 
 
 async def wait_until_logged(logs: Sequence[Mapping[str, object]], event: str) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(SOON):
         while not any(entry["event"] == event for entry in logs):  # noqa: ASYNC110 (no event)
             await trio.sleep(0.02)
 
@@ -305,7 +299,7 @@ async def test_a_cac_leaves_out_what_it_cannot_have(state: State, softhsm: SoftH
     uri = token_option(softhsm, "a token", keys)
     with structlog.testing.capture_logs() as logs:
         async with served(f"cac,token={uri}", state) as (slot,):
-            await inserted(slot, 10)
+            await inserted(slot)
             # The name by which the tries are given back.
             (entry,) = (e for e in logs if e["event"] == "token_inserted")
             assert state.card(str(entry["card"])).type == "cac"
@@ -339,7 +333,7 @@ async def test_a_token_waits_until_a_slot_is_free(state: State, softhsm: SoftHsm
     softhsm.add("one", ONE_KEY)
     (one,) = softhsm.tokens.iterdir()
     async with served(f"{ANY},slots=1", state) as slots:
-        first = await inserted(slots[0], 10)
+        first = await inserted(slots[0])
         with structlog.testing.capture_logs() as logs:
             softhsm.add("two", [StoredKey(P_256, b"\1", "key", 1)])
             await wait_until_logged(logs, "token_waits_for_a_slot")
@@ -351,7 +345,7 @@ async def test_a_token_comes_back_into_its_slot(state: State, softhsm: SoftHsm) 
     softhsm.add("one", ONE_KEY)
     (one,) = softhsm.tokens.iterdir()
     async with served(ANY, state) as slots:
-        await inserted(slots[0], 10)
+        await inserted(slots[0])
         softhsm.add("two", [StoredKey(P_256, b"\1", "key", 1)])
         await inserted(slots[1])
         away = one.rename(softhsm.directory / "one")
@@ -370,7 +364,7 @@ async def test_tries_are_counted_for_the_token_however_often_it_comes(
     uri = token_option(softhsm, "a token", ONE_KEY)
     async with served(f"piv,token={uri}", state) as (slot,):
         for left in (0x63C2, 0x63C1, 0x63C0):
-            card = await selected(await inserted(slot, 10))
+            card = await selected(await inserted(slot))
             assert await verify(card, "000000") == left
             softhsm.remove()
             await emptied(slot)
@@ -386,7 +380,7 @@ async def test_two_processes_use_one_token_at_once(
     text = f"piv,token={uri}"
     with State(tmp_path / "state", cost=CHEAP) as other:
         async with served(text, state) as (one,), served(text, other) as (two,):
-            cards = [await selected(await inserted(slot, 10)) for slot in (one, two)]
+            cards = [await selected(await inserted(slot)) for slot in (one, two)]
             for card in cards:
                 assert await verify(card, "123456") == 0x9000
             for card in (*cards, *cards):
@@ -407,7 +401,7 @@ async def test_a_token_that_hides_its_certificates_shows_them_to_the_pin_of_a_fi
     pin_file.write_bytes(PIN)
     named = uri(token="a token", pin_file=pin_file).replace(",", ",,")
     async with served(f"piv,token={named}", state) as (slot,):
-        card = await selected(await inserted(slot, 10))
+        card = await selected(await inserted(slot))
         assert await sign(card) == 0x6982
         assert await verify(card, "123456") == 0x9000
         assert await sign(card) == 0x9000
@@ -485,7 +479,7 @@ async def test_a_token_with_a_keypad_gets_its_pin_there(
 ) -> None:
     uri = token_option(softhsm, "a token", [*ONE_KEY, StoredKey(RSA, b"\2", "b")])
     async with served(f"piv,token={uri}", state) as (slot,):
-        card = await selected(await inserted(slot, 10))
+        card = await selected(await inserted(slot))
         keypad(PIN)
         assert await verify(card, "000000") == 0x9000
         assert await sign(card) == 0x9000
@@ -502,7 +496,7 @@ async def test_what_is_entered_at_a_keypad_is_told(
 ) -> None:
     uri = token_option(softhsm, "a token", ONE_KEY)
     async with served(f"piv,token={uri}", state) as (slot,):
-        card = await selected(await inserted(slot, 10))
+        card = await selected(await inserted(slot))
         keypad(b"654321")
         assert await verify(card, "123456") == 0x63C2
         for _ in range(4):
@@ -519,7 +513,7 @@ async def test_nobody_is_asked_at_a_keypad_who_does_not_expect_it(
 ) -> None:
     uri = token_option(softhsm, "a token", ONE_KEY)
     async with served(f"piv,token={uri}", state) as (slot,):
-        card = await selected(await inserted(slot, 10))
+        card = await selected(await inserted(slot))
         keypad(PIN)
         assert await verify(card, "123456") == 0x9000
         assert await sign(card) == 0x9000
@@ -535,7 +529,7 @@ async def test_nobody_is_asked_at_a_keypad_who_does_not_expect_it(
 async def test_a_token_that_goes_while_its_keypad_waits(state: State, softhsm: SoftHsm) -> None:
     uri = token_option(softhsm, "a token", ONE_KEY)
     async with served(f"piv,token={uri}", state) as (slot,):
-        card = await selected(await inserted(slot, 10))
+        card = await selected(await inserted(slot))
         answers = []
 
         async def use() -> None:
@@ -598,16 +592,16 @@ async def test_a_card_in_a_reader_of_the_host_is_a_token(
     async with reader(tmp_path, place), served(text, state) as slots:
         for _ in range(2):
             place.insert(hardware)
-            card = await selected(await inserted(slots[0], 20))
+            card = await selected(await inserted(slots[0]))
             assert await verify(card, "654321") == 0x63C2
             assert await verify(card, "123456") == 0x9000
             assert await sign(card) == 0x9000
             place.remove()
-            await emptied(slots[0], 5)
+            await emptied(slots[0])
 
         # It is taken out while it signs, which some of OpenSC's versions wait for without end.
         place.insert(hardware)
-        card = await selected(await inserted(slots[0], 20))
+        card = await selected(await inserted(slots[0]))
         assert await verify(card, "123456") == 0x9000
         hardware.may_sign, hardware.signing = trio.Event(), trio.Event()
         answers = []
@@ -620,11 +614,11 @@ async def test_a_card_in_a_reader_of_the_host_is_a_token(
             nursery.start_soon(use)
             await hardware.signing.wait()
             place.remove()
-            await emptied(slots[0], 10)
+            await emptied(slots[0])
         assert answers == [0x6F00]
         hardware.may_sign.set()
         place.insert(hardware)
-        card = await selected(await inserted(slots[0], 20))
+        card = await selected(await inserted(slots[0]))
         assert await verify(card, "123456") == 0x9000
         assert await sign(card) == 0x9000
 
@@ -642,10 +636,10 @@ async def test_tries_that_the_host_has_used_up_are_not_the_guest_s(
             for _ in range(tries):
                 await pin.compare(b"000000\xff\xff")
             place.insert(hardware)
-            card = await selected(await inserted(slots[0], 20))
+            card = await selected(await inserted(slots[0]))
             assert (await transmit(card, status)).sw == left
             place.remove()
-            await emptied(slots[0], 5)
+            await emptied(slots[0])
 
 
 # What goes wrong.

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One connection with QEMU, played by an emulated one on the other end of a memory stream."""
 
-from collections.abc import Iterator
-
 import pytest
-import structlog
 import trio
 import trio.testing
 from structlog.typing import EventDict
@@ -48,12 +45,6 @@ class Bench:
 @pytest.fixture
 def bench(nursery: trio.Nursery) -> Bench:
     return Bench(nursery, Slot(echo_card()))
-
-
-@pytest.fixture
-def logs() -> Iterator[list[EventDict]]:
-    with structlog.testing.capture_logs() as entries:
-        yield entries
 
 
 async def test_the_card_comes_after_the_reader_was_taken_away_and_plugged_in(

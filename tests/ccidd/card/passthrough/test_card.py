@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from smartcard import scard
 from structlog.testing import capture_logs
 
 from cards import response_of_length
 from ccidd.card.card import Card, CardGoneError
-from ccidd.card.passthrough.card import Sharing
+from ccidd.card.passthrough.card import PassthroughCard, Sharing
 from ccidd.reader.slot import Slot
 from host_program import HostProgram, PcscCallError, connected
 from passthrough import (
@@ -177,6 +178,33 @@ async def test_a_reset_by_the_guest_closes_what_its_pin_has_opened(tmp_path: Pat
         await guest.power_off()
         async with host_program(slot) as program:
             assert not await is_verified(program.transmit)
+
+
+async def test_a_power_off_that_is_cancelled_closes_what_the_pin_has_opened(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    threads = trio.CapacityLimiter(1)
+    card = new_piv_card()
+    async with bench(tmp_path, card), following() as slot:
+        await inserted(slot)
+        guest = PassthroughCard(READER, await card.power_on(), Sharing(), threads)
+        assert not await is_verified(guest.transmit)
+        assert await verify(guest, PIN) == 0x9000
+        # A reader that is to end is cancelled at any moment: here, before the card is reset.
+        threads.acquire_on_behalf_of_nowait("another")
+        scope = trio.CancelScope()
+        nursery.start_soon(_within, scope, guest.power_off)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        threads.release_on_behalf_of("another")
+        async with connected(READER) as program:
+            assert not await is_verified(program.transmit)
+
+
+async def _within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await function()
 
 
 async def test_a_guest_that_does_not_use_the_card_disturbs_nobody(tmp_path: Path) -> None:
