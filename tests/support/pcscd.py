@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache, partial
@@ -83,6 +84,10 @@ class Pcscd:
     def pause(self) -> None:
         """Stops it: it answers nobody, as if it hung."""
         self._process.send_signal(signal.SIGSTOP)
+        # It may answer until all of its threads have stopped.
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        while any("T (stopped)" not in (task / "status").read_text() for task in tasks.iterdir()):
+            time.sleep(0.01)
 
     def resume(self) -> None:
         """Lets it go on."""
