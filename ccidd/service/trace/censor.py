@@ -28,6 +28,7 @@ from ccid_protocol.ccid import (
     XfrBlock,
 )
 from ccid_protocol.errors import RemoteProtocolError
+from ccidd.card.guard.judge import PIN_INSTRUCTIONS
 
 MASK: Final = b"*"
 
@@ -45,12 +46,7 @@ _MORE_DATA: Final = 0x20
 _BRING_SECRETS: Final = frozenset(
     bytes([ins])
     for ins in (
-        0x20,  # VERIFY
-        0x21,
-        0x24,  # CHANGE REFERENCE DATA
-        0x26,  # DISABLE and ENABLE VERIFICATION REQUIREMENT
-        0x28,
-        0x2C,  # RESET RETRY COUNTER
+        *PIN_INSTRUCTIONS,
         0xC2,  # ENVELOPE, which may hold any of them
         0xC3,
         0xD8,  # PUT KEY

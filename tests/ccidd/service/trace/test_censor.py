@@ -55,7 +55,7 @@ def blocks() -> Censor:
 
 
 @pytest.mark.parametrize("cla", ["00", "10", "0C", "80", "01"])
-@pytest.mark.parametrize("ins", ["20", "24", "2C", "DB", "FE", "FF", "C2", "D8"])
+@pytest.mark.parametrize("ins", ["20", "21", "24", "25", "2C", "2D", "DB", "FE", "FF", "C2", "D8"])
 def test_what_brings_a_pin_or_a_key_is_masked(censor: Censor, cla: str, ins: str) -> None:
     header = bytes.fromhex(f"{cla}{ins}008008")
     assert sent(censor, header + PIN) == header + b"*" * 8
