@@ -6,10 +6,10 @@ Source: GSC-IS 2.1, 5.3 and appendix D; 36 is GET CERTIFICATE of the first CACs.
 
 from typing import Final
 
-from ccid_protocol.apdu import CommandAPDU, StatusWord
+from ccid_protocol.apdu import CommandAPDU
 from ccid_protocol.apdu import Instruction as IsoInstruction
 from ccidd.card.cac.references import CAC_RID, Instruction
-from ccidd.card.guard.operations import NOTHING, Judgement, Operation, unknown
+from ccidd.card.guard.operations import Judgement, Operation, judge_verify, unknown
 
 _GET_CERTIFICATE: Final = 0x36
 _INTERNAL_AUTHENTICATE: Final = 0x88
@@ -45,23 +45,13 @@ def judge(command: CommandAPDU, aid: bytes) -> Judgement:
         aid: the applet's identifier, which names the key.
     """
     if command.ins == IsoInstruction.VERIFY:
-        return _verify(command)
+        return judge_verify(command, questions=(0x00,))
     if command.ins == Instruction.PRIVATE_SIGN_DECRYPT:
         return _sign_or_decrypt(command, aid)
     if command.ins in _SIMPLE:
         name, operation = _SIMPLE[command.ins]
         return Judgement(name, frozenset({operation}))
     return unknown(command.ins)
-
-
-def _verify(command: CommandAPDU) -> Judgement:
-    reference = f"{command.p2:02X}"
-    if command.p1:
-        operations = frozenset({Operation.VERIFY, Operation.UNKNOWN})
-        return Judgement("VERIFY", operations, reference, refusal=StatusWord.INCORRECT_P1_P2)
-    return Judgement(
-        "VERIFY", frozenset({Operation.VERIFY}) if command.data else NOTHING, reference
-    )
 
 
 def _sign_or_decrypt(command: CommandAPDU, aid: bytes) -> Judgement:

@@ -8,8 +8,8 @@ version 3.4, chapter 7. Instructions of manufacturers are unknown.
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from ccid_protocol.apdu import CommandAPDU, StatusWord
-from ccidd.card.guard.operations import NOTHING, Judgement, Operation, unknown
+from ccid_protocol.apdu import CommandAPDU
+from ccidd.card.guard.operations import Judgement, Operation, judge_verify, unknown
 
 _VERIFY: Final = 0x20
 _ADMIN_PIN: Final = 0x83
@@ -62,7 +62,9 @@ _BY_HEADER: Final[dict[tuple[int, int, int], _Entry]] = {
 def judge(command: CommandAPDU, _aid: bytes) -> Judgement:
     """Judges a command of the application."""
     if command.ins == _VERIFY:
-        return _verify(command)
+        # The administrator's PIN (PW3) opens the way to all that is written.
+        is_admin = command.p2 == _ADMIN_PIN
+        return judge_verify(command, Operation.WRITE if is_admin else Operation.VERIFY)
     entry = _BY_HEADER.get((command.ins, command.p1, command.p2))
     if entry is not None:
         name, operations, key = entry
@@ -72,17 +74,3 @@ def judge(command: CommandAPDU, _aid: bytes) -> Judgement:
         name, operation = _SIMPLE[command.ins]
         return Judgement(name, frozenset({operation}))
     return unknown(command.ins)
-
-
-def _verify(command: CommandAPDU) -> Judgement:
-    """VERIFY; with the administrator's PIN (PW3) it opens the way to all that is written."""
-    reference = f"{command.p2:02X}"
-    match command.p1, command.data:
-        case ((0x00 | 0xFF), b""):
-            return Judgement("VERIFY", NOTHING, reference)
-        case 0x00, _ if command.p2 == _ADMIN_PIN:
-            return Judgement("VERIFY", frozenset({Operation.WRITE}), reference)
-        case 0x00, _:
-            return Judgement("VERIFY", frozenset({Operation.VERIFY}), reference)
-    operations = frozenset({Operation.VERIFY, Operation.UNKNOWN})
-    return Judgement("VERIFY", operations, reference, refusal=StatusWord.INCORRECT_P1_P2)

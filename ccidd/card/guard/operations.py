@@ -2,10 +2,11 @@
 """What a command does to a card, by name, and the sets of such names that a policy allows."""
 
 import enum
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from ccid_protocol.apdu import StatusWord
+from ccid_protocol.apdu import CommandAPDU, StatusWord
 from ccidd.errors import UserError
 
 
@@ -80,6 +81,28 @@ class Judgement:
     key: str | None = None
     asks: bool = True
     refusal: int = StatusWord.CONDITIONS_NOT_SATISFIED
+
+
+def judge_verify(
+    command: CommandAPDU,
+    operation: Operation = Operation.VERIFY,
+    *,
+    questions: Collection[int] = (0x00, 0xFF),
+) -> Judgement:
+    """Judges a VERIFY.
+
+    Args:
+        command: the command.
+        operation: what its PIN is for.
+        questions: the P1 with which it has no PIN: it asks whether one is verified, or ends that.
+    """
+    reference = f"{command.p2:02X}"
+    if not command.data and command.p1 in questions:
+        return Judgement("VERIFY", NOTHING, reference)
+    if not command.p1:
+        return Judgement("VERIFY", frozenset({operation}), reference)
+    operations = frozenset({Operation.VERIFY, Operation.UNKNOWN})
+    return Judgement("VERIFY", operations, reference, refusal=StatusWord.INCORRECT_P1_P2)
 
 
 def unknown(ins: int) -> Judgement:

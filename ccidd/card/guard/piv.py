@@ -10,7 +10,7 @@ from typing import Final
 from ccid_protocol import tlv
 from ccid_protocol.apdu import CommandAPDU, Instruction, StatusWord
 from ccid_protocol.errors import RemoteProtocolError
-from ccidd.card.guard.operations import NOTHING, Judgement, Operation, unknown
+from ccidd.card.guard.operations import NOTHING, Judgement, Operation, judge_verify, unknown
 from ccidd.card.piv.extensions import ExtensionInstruction as Extension
 from ccidd.card.piv.references import (
     ALGORITHMS,
@@ -68,7 +68,7 @@ _BY_REFERENCE: Final[dict[int, tuple[str, Operation]]] = {
 def judge(command: CommandAPDU, _aid: bytes) -> Judgement:
     """Judges a command of the application."""
     if command.ins == Instruction.VERIFY:
-        return _verify(command)
+        return judge_verify(command)
     if command.ins == Instruction.GENERAL_AUTHENTICATE:
         return _general_authenticate(command)
     if command.ins in _BY_REFERENCE:
@@ -81,22 +81,6 @@ def judge(command: CommandAPDU, _aid: bytes) -> Judgement:
     if question is not None:
         return Judgement(question, frozenset({Operation.READ}))
     return unknown(command.ins)
-
-
-def _verify(command: CommandAPDU) -> Judgement:
-    reference = f"{command.p2:02X}"
-    match command.p1, command.data:
-        case ((0x00 | 0xFF), b""):
-            # Asks whether it is verified, or ends that.
-            return Judgement("VERIFY", NOTHING, reference)
-        case 0x00, _:
-            return Judgement("VERIFY", frozenset({Operation.VERIFY}), reference)
-    return Judgement(
-        "VERIFY",
-        frozenset({Operation.VERIFY, Operation.UNKNOWN}),
-        reference,
-        refusal=StatusWord.INCORRECT_P1_P2,
-    )
 
 
 def _question(command: CommandAPDU) -> str | None:
