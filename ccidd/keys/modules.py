@@ -41,7 +41,7 @@ def module_of(uri: Pkcs11Uri) -> str | None:
     if found is None:
         raise UserError(
             f"there is no PKCS#11 module {uri.module_name!r} in"
-            f" {', '.join(map(str, _directories()))}; use module-path"
+            f" {', '.join(map(str, module_directories()))}; use module-path"
         )
     return str(found)
 
@@ -127,14 +127,14 @@ def _names(text: str) -> list[str]:
 
 
 def _find(names: Iterable[str]) -> Path | None:
-    for directory in _directories():
+    for directory in module_directories():
         for name in names:
             if (directory / name).is_file():
                 return directory / name
     return None
 
 
-def _directories() -> list[Path]:
-    """Where distributions put PKCS#11 modules."""
+def module_directories() -> list[Path]:
+    """Gives where distributions put PKCS#11 modules: beside the libraries, in directories there."""
     triplet = sysconfig.get_config_var("MULTIARCH") or ""
     return [Path("/usr/lib", triplet, "pkcs11"), Path("/usr/lib64/pkcs11"), Path("/usr/lib/pkcs11")]

@@ -10,7 +10,6 @@ modutil(1).
 """
 
 import re
-import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Final
 import structlog
 
 from ccidd.errors import UserError
+from ccidd.keys.modules import module_directories
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -88,7 +88,6 @@ def find_module(library: str) -> Path | None:
 
 def _places() -> Iterator[Path]:
     """Where the dynamic linker looks, and where distributions put PKCS#11 modules."""
-    triplet = sysconfig.get_config_var("MULTIARCH") or ""
-    for place in (Path("/usr/lib", triplet), Path("/usr/lib64"), Path("/usr/lib")):
-        yield place
-        yield place / "pkcs11"
+    for directory in module_directories():
+        yield directory.parent
+        yield directory

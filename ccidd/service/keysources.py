@@ -14,10 +14,9 @@ from ccidd.keys.nss import open_database
 from ccidd.keys.pkcs11 import open_token
 from ccidd.keys.token import LoginResult, Token
 from ccidd.service.cardtypes import CardType
-from ccidd.service.options import CardOptions
+from ccidd.service.options import KEY_OPTION, CardOptions
 from ccidd.service.state import State
 
-_KEY: Final = re.compile(r"key([0-9A-Fa-f]{2})")
 _CERTIFICATE: Final = re.compile(r"cert([1-9][0-9]?)")
 _PKCS11: Final = "pkcs11:"
 _NSS: Final = "nss:"
@@ -104,7 +103,7 @@ class KeySources:
     def _placed(self) -> Iterator[tuple[int, Credential]]:
         seen = set()
         for name in self._options.values:
-            match = _KEY.fullmatch(name)
+            match = KEY_OPTION.fullmatch(name)
             if match is None:
                 continue
             reference = int(match[1], 16)
@@ -145,7 +144,7 @@ class KeySources:
         uses_some = any(
             value.startswith(_NSS)
             for name, (value, *_) in self._options.values.items()
-            if _KEY.fullmatch(name)
+            if KEY_OPTION.fullmatch(name)
         )
         if not nicknames and (uses_some or self._options.one("nss") is None):
             return ()

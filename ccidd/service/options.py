@@ -34,7 +34,8 @@ class OptionHelp:
     pattern: str | None = None
 
 
-_KEY: Final = re.compile("key[0-9A-Fa-f]{2}")
+KEY_OPTION: Final = re.compile(r"key([0-9A-Fa-f]{2})")
+"""The options that say which key has a reference, with the reference."""
 
 _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "card": OptionHelp("NAME", "a card that ccidd keeps (`ccidd card create`), keys, PIN and all"),
@@ -73,7 +74,7 @@ _CARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
         "FILE|pkcs11:URI|nss:NICKNAME",
         "the key with the reference XX (9A, 9C, ...): one key of any of these; with token: one of"
         " its keys (pkcs11:id=%01), which are else placed by the usage in their certificates",
-        pattern=_KEY.pattern,
+        pattern=KEY_OPTION.pattern,
     ),
     "pin-file": OptionHelp(
         "FILE",
@@ -288,7 +289,7 @@ def _check_sources(
 def _check_uris(where: str, values: Mapping[str, tuple[str, ...]]) -> None:
     """Checks the grammar of all PKCS#11 URIs."""
     for name, given in values.items():
-        is_key = _KEY.fullmatch(name) is not None
+        is_key = KEY_OPTION.fullmatch(name) is not None
         for value in given:
             if (
                 name == "pkcs11"

@@ -8,7 +8,6 @@ token that comes again is opened anew, and its PIN must be entered again.
 Source: RFC 7512 (URIs); PKCS #11 Cryptographic Token Interface Base Specification Version 2.40.
 """
 
-import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -34,13 +33,11 @@ from ccidd.keys.tokenwatch import PresentToken, TokenWatch
 from ccidd.keys.uri import Pkcs11Uri, parse_uri
 from ccidd.reader.slot import Slot
 from ccidd.service.cardtypes import CARD_TYPES, key_reference
-from ccidd.service.options import ANY_TOKEN, CardOptions
+from ccidd.service.options import ANY_TOKEN, KEY_OPTION, CardOptions
 from ccidd.service.placement import place
 from ccidd.service.state import State, StoredMemory
 from ccidd.service.supply import CardSupply, Protect
 from ccidd.service.tokenpin import TokenPin
-
-_KEY: Final = re.compile(r"key([0-9A-Fa-f]{2})")
 
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 5.0
@@ -463,7 +460,7 @@ def _named_keys(options: CardOptions) -> Sequence[tuple[int, Wanted]]:
     """Reads the options that give keys their places."""
     named = []
     for name in options.values:
-        match = _KEY.fullmatch(name)
+        match = KEY_OPTION.fullmatch(name)
         if match is None:
             continue
         uri = parse_uri(options.one(name) or "")
