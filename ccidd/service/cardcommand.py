@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = _parser().parse_args(arguments)
     configure_log("info")
-    directory = state_directory(options)
+    directory = state_directory(options.state_dir)
     if not State.exists(directory) and not options.makes_state:
         raise UserError(
             f"there is no card in {directory} yet; make one with `ccidd card create`,"

@@ -8,7 +8,6 @@ foreground, the options for sockets and capabilities, exit status 2 for wrong op
 import argparse
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -31,6 +30,7 @@ from ccidd.service.parser import (
     open_standard_streams,
     open_state_in,
     path,
+    told_in_one_line,
 )
 from ccidd.transport.endpoint import take_systemd_fds
 
@@ -59,17 +59,11 @@ def main() -> None:
     if any(argument.startswith("--print-capabilities") for argument in arguments):
         print(json.dumps(capabilities()))  # noqa: T201 (this is what it is for)
         return
-    try:
+    with told_in_one_line("ccidd"):
         if arguments[:1] == ["card"]:
             cardcommand.run(arguments[1:])
         else:
             _run(arguments)
-    except UserError as error:
-        sys.exit(f"ccidd: {error}")
-    except sqlite3.Error as error:
-        sys.exit(f"ccidd: cannot use the state: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _parser() -> OneLineParser:

@@ -2,10 +2,15 @@
 """What the parsers of all commands have in common."""
 
 import argparse
+import contextlib
 import os
+import sqlite3
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
+from ccidd.errors import UserError
 from ccidd.service.state import State, default_directory, find_key_file
 
 EXIT_USAGE: Final = 2
@@ -17,6 +22,23 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Ends the process with exit status 2."""
         self.exit(EXIT_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+@contextlib.contextmanager
+def told_in_one_line(program: str) -> Iterator[None]:
+    """Ends the process with one line that says what cannot be used.
+
+    Args:
+        program: the name that the line begins with.
+    """
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"{program}: {error}")
+    except sqlite3.Error as error:
+        sys.exit(f"{program}: cannot use the state: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def add_state_options(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +59,12 @@ def add_state_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def state_directory(options: argparse.Namespace) -> Path:
+def state_directory(chosen: Path | None) -> Path:
     """Gives the state directory, chosen by `--state-dir` or not.
 
     Raises:
         UserError: It is not chosen, and there is no home directory.
     """
-    chosen: Path | None = options.state_dir
     return default_directory(os.environ) if chosen is None else chosen
 
 
@@ -66,9 +87,7 @@ def open_state_in(directory: Path | None, key_file: Path | None) -> State:
     Raises:
         UserError: It cannot be used.
     """
-    if directory is None:
-        directory = default_directory(os.environ)
-    return State(directory, find_key_file(key_file, os.environ))
+    return State(state_directory(directory), find_key_file(key_file, os.environ))
 
 
 def path(text: str) -> Path:

@@ -8,7 +8,6 @@ Source: libcacard 2.8, vscclient ("vscclient [-c <certname> .. -e <emul_args> -d
 import argparse
 import logging
 import socket
-import sqlite3
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +23,13 @@ from ccidd.errors import UserError
 from ccidd.reader.slot import Slot
 from ccidd.service.daemon import serve
 from ccidd.service.log import configure_log
-from ccidd.service.parser import OneLineParser, add_state_options, open_standard_streams, open_state
+from ccidd.service.parser import (
+    OneLineParser,
+    add_state_options,
+    open_standard_streams,
+    open_state,
+    told_in_one_line,
+)
 from ccidd.service.served import SocketReader
 from ccidd.service.supply import fill
 from ccidd.service.vscclient.commands import Commands
@@ -93,14 +98,8 @@ exit status: 0 at its end; 4 for a wrong command line; 5 without a connection; 1
 def main() -> None:
     """The program `ccidd-vscclient`."""
     open_standard_streams()
-    try:
+    with told_in_one_line("ccidd-vscclient"):
         _run(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"ccidd-vscclient: {error}")
-    except sqlite3.Error as error:
-        sys.exit(f"ccidd-vscclient: cannot use the state: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 class _Parser(OneLineParser):
