@@ -411,6 +411,9 @@ def card_help() -> str:
         "Without --card, ccidd serves an embedded PIV card, which it makes when it is first needed",
         "and keeps in its state directory. It shows the PIN once; `ccidd card reset-pin` makes",
         "another one.",
+        "",
+        "In the place of a FILE, credential:NAME is a credential that systemd passes to a service",
+        "(LoadCredential=, LoadCredentialEncrypted=).",
     ]
     return "\n".join(lines)
 
