@@ -18,7 +18,7 @@ from ccidd.service.options import PCSC, READER_OPTIONS, OptionHelp, card_options
 from ccidd.service.vscclient import cli as vscclient
 
 MANUAL = Path(__file__).parents[2] / "packaging" / "man"
-PAGES = sorted(MANUAL.iterdir())
+PAGES = sorted(MANUAL.glob("man?/*"))
 
 Options = dict[str, str | None]
 """The options of a program, with their leading hyphens, and what their values are called."""
@@ -26,7 +26,7 @@ Options = dict[str, str | None]
 
 def section(page: str, title: str) -> list[str]:
     """Gives the lines between a heading and the next of its rank."""
-    lines = (MANUAL / page).read_text(encoding="utf-8").splitlines()
+    lines = (MANUAL / f"man{page[-1]}" / page).read_text(encoding="utf-8").splitlines()
     rank = ".Sh" if f".Sh {title}" in lines else ".Ss"
     start = lines.index(f"{rank} {title}") + 1
     ends = (".Sh",) if rank == ".Sh" else (".Sh", ".Ss")
