@@ -17,7 +17,7 @@ from ccidd.keys.modules import module_of
 from ccidd.keys.sessions import TokenSource, connect
 from ccidd.keys.token import LoginResult, Token
 from ccidd.keys.tokenwatch import PresentToken
-from ccidd.keys.uri import Pkcs11Uri, parse_uri
+from ccidd.keys.uri import Pkcs11Uri, check_key_uri, parse_uri
 
 __all__ = [
     "MAX_SESSIONS",
@@ -58,11 +58,10 @@ def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SE
         UserError: The URI is wrong, the token cannot be used, or has no such key.
     """
     parsed = parse_uri(uri)
+    check_key_uri(parsed, needs_module=True)
     check_uri(parsed)
     module = module_of(parsed)
-    if module is None:
-        # p11-kit would name all modules of the machine, and one of them may use this very reader.
-        raise UserError("a PKCS#11 URI without ?module-path=, the path of the PKCS#11 module")
+    assert module is not None
     source = TokenSource(
         name="the PKCS#11 token" if parsed.token is None else f"the token {parsed.token!r}",
         module=module,
@@ -98,8 +97,7 @@ def check_uri(uri: Pkcs11Uri) -> bytes | None:
     Raises:
         UserError: The URI is for something else than keys, or the file cannot be read.
     """
-    if uri.type not in {None, "cert", "private"}:
-        raise UserError(f"a PKCS#11 URI with type={uri.type}, but a card needs a private key")
+    check_key_uri(uri)
     return None if uri.pin_source is None else _pin(uri.pin_source)
 
 

@@ -24,6 +24,7 @@ from ccidd.service.configtable import Table
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
 from ccidd.service.log import LEVELS
 from ccidd.service.options import CardOptions, make_card, make_reader
+from ccidd.service.where import in_file
 
 DEFAULT_FILE: Final = Path("/etc/ccidd/ccidd.toml")
 
@@ -57,11 +58,12 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: {error}") from error
-    table = Table(f"{file}", values, _GLOBAL)
+    where = in_file(file)
+    table = Table(where, values, _GLOBAL)
     readers = table.table("readers")
     unused = sorted(set(systemd_fds).difference(readers))
     if unused:
-        raise UserError(f"{file}: systemd passed the socket {unused[0]!r}, but no reader has it")
+        raise where.error(f"systemd passed the socket {unused[0]!r}, but no reader has it")
     configuration = Configuration(
         tuple(_reader(name, readers.table(name, _READER), systemd_fds) for name in readers),
         state_dir=table.path("state-dir"),
@@ -69,35 +71,29 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
         log_level=table.choice("log-level", LEVELS),
     )
     if not configuration.readers:
-        raise UserError(f"{file}: there is no reader; begin one with [readers.NAME]")
-    _check_places(file, configuration.readers)
+        raise where.error("there is no reader; begin one with [readers.NAME]")
+    _check_places(configuration.readers)
     return configuration
 
 
 def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
     sockets = [key for key in ("socket-path", "connect", "fd") if key in table]
     if name in systemd_fds and sockets:
-        raise UserError(f"{table.where}: systemd passed its socket; leave out {sockets[0]}")
-    reader_options = table.table("reader")
-    try:
-        options = make_reader(reader_options.assignments())
-    except UserError as error:
-        raise UserError(f"{reader_options.where}: {error}") from error
+        raise table.where.error("systemd passed its socket: leave this out", sockets[0])
+    options = table.table("reader")
     reader = ReaderConfiguration(
         name=name,
         transport=table.choice("transport", TRANSPORTS) or TRANSPORTS[0],
         socket_path=table.path("socket-path"),
         fd=systemd_fds.get(name, table.number("fd")),
         connect=table.text("connect"),
-        options=options,
+        options=make_reader(options.assignments(), options.where),
         cards=tuple(_card(card) for card in table.tables("cards")),
         trace=table.path("trace"),
         trace_has_secrets=table.switch("unsafe-trace-secrets"),
+        where=table.where,
     )
-    try:
-        reader.check()
-    except UserError as error:
-        raise UserError(f"{table.where}: {error}") from error
+    reader.check()
     return reader
 
 
@@ -105,18 +101,13 @@ def _card(table: Table) -> CardOptions:
     kind = table.text("type")
     if kind is None:
         table.refuse("type", "there: piv, cac, ...")
-    try:
-        return make_card(kind, table.assignments(without={"type"}))
-    except UserError as error:
-        raise UserError(f"{table.where}: {error}") from error
+    return make_card(kind, table.assignments(without={"type"}), table.where)
 
 
-def _check_places(file: Path, readers: Iterable[ReaderConfiguration]) -> None:
+def _check_places(readers: Iterable[ReaderConfiguration]) -> None:
     used: dict[object, str | None] = {}
     for reader in readers:
         place = reader.socket_path or reader.connect or reader.fd
         if place in used:
-            raise UserError(
-                f"{file}: the readers {used[place]} and {reader.name} are both at {place}"
-            )
+            raise reader.where.error(f"the readers {used[place]} and {reader.name} are at {place}")
         used[place] = reader.name
