@@ -93,7 +93,10 @@ def test_version_is_printed() -> None:
         (["--connect="], "neither a path nor HOST:PORT"),
         (["--socket-path="], "argument --socket-path: a path is needed"),
         (["--socket-path=x", "--state-dir="], "argument --state-dir: a path is needed"),
-        (["--socket-path=x", VSCARD, "--reader=slots=2"], "--reader: vscard has QEMU's own reader; this is for usbredir"),
+        (
+            ["--socket-path=x", VSCARD, "--reader=slots=2"],
+            "--reader: vscard has QEMU's own reader; this is for usbredir",
+        ),
         (["--socket-path=x", "--transport=ccid"], "invalid choice: 'ccid'"),
         (["--socket-path=x", "--card=nonsense"], "no such type of card"),
         (["--socket-path=x", "--card=piv"], "give it keys=FILE.p12|FILE.pem, or card=NAME"),
