@@ -4,6 +4,7 @@
 Source: RFC 7512; PKCS #11 Cryptographic Token Interface Base Specification Version 2.40.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -42,7 +43,13 @@ class PinRefusedError(UserError):
     """A token has another PIN than the one of `pin-source`, which has cost it a try."""
 
 
-def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SESSIONS) -> Token:
+def open_token(
+    uri: str,
+    *,
+    timeout: float = TIMEOUT,
+    max_sessions: int = MAX_SESSIONS,
+    log_in: bool = True,
+) -> Token:
     """Opens a PKCS#11 token, and finds its keys. Blocks; called before anything else runs.
 
     With `pin-source` the token is logged in from the start; but not if it says that its PIN was
@@ -53,6 +60,7 @@ def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SE
             the keys; else all keys with certificates are taken, in the order of their CKA_ID.
         timeout: seconds that the token may take for anything.
         max_sessions: how many sessions to have at a time, if the token allows so many.
+        log_in: whether to use a `pin-source`.
 
     Raises:
         UserError: The URI is wrong, the token cannot be used, or has no such key.
@@ -69,6 +77,8 @@ def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SE
         matches=partial(matches, parsed),
         timeout=timeout,
     )
+    if not log_in:
+        parsed = replace(parsed, pin_source=None)
     return _open(source, None, parsed, max_sessions)
 
 

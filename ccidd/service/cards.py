@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens the cards that the command line asks for."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import structlog
 
 from ccidd.card.card import Card
+from ccidd.card.memory import CardMemory
 from ccidd.card.piv.contents import guid_of
 from ccidd.errors import UserError
 from ccidd.service.cardkeys import keys_in
 from ccidd.service.cardtypes import CARD_TYPES, PUK, CardType
-from ccidd.service.keysources import KeySources, pins_from_files
+from ccidd.service.keysources import Keys, KeySources, pins_from_files
 from ccidd.service.options import PCSC, CardOptions
 from ccidd.service.pincodes import pin_on_wire, puk_on_wire
 from ccidd.service.state import CardRecord, State, StoredMemory
@@ -53,6 +54,19 @@ def _open_pcsc(options: CardOptions, protection: Protection) -> CardSupply:
     return pcsc_supply(options, protection)
 
 
+def find_stored_card(name: str, options: CardOptions, state: State) -> CardRecord:
+    """Finds the card that `card=` names.
+
+    Raises:
+        UserError: There is none, or it is of another kind.
+    """
+    with options.where.naming("card"):
+        record = state.card(name)
+    if record.type != options.type:
+        raise options.where.error(f"the card {name} is {record.type}, not {options.type}", "card")
+    return record
+
+
 def open_card(options: CardOptions, state: State, *, keep: int = 0) -> Card:
     """Opens the card that a `--card` describes.
 
@@ -67,10 +81,7 @@ def open_card(options: CardOptions, state: State, *, keep: int = 0) -> Card:
     name = options.one("card")
     if name is None:
         return _open_configured_card(options, state, keep)
-    with options.where.naming("card"):
-        record = state.card(name)
-    if record.type != options.type:
-        raise options.where.error(f"the card {name} is {record.type}, not {options.type}", "card")
+    record = find_stored_card(name, options, state)
     return open_stored_card(record, state, options.switches)
 
 
@@ -82,24 +93,41 @@ def open_stored_card(
     Raises:
         UserError: Another process serves it, or what is stored is damaged.
     """
-    kind = CARD_TYPES[record.type]
     memory = StoredMemory(state, record)
+    log.info("card_opened", guid=record.guid, name=record.name)
+    return make_stored_card(record, memory, switches)
+
+
+def make_stored_card(
+    record: CardRecord, memory: CardMemory, switches: Collection[str] = frozenset()
+) -> Card:
+    """Makes a card of what it remembers.
+
+    Raises:
+        UserError: There is too little for such a card.
+    """
+    kind = CARD_TYPES[record.type]
     credentials = {
         key.reference: key.credential
         for key in keys_in(memory.contents)
         if kind.is_given_keys and key.credential is not None
     }
-    log.info("card_opened", guid=record.guid, name=record.name)
     return kind.make(credentials, memory, switches)
 
 
-def _open_configured_card(options: CardOptions, state: State, keep: int) -> Card:
-    """Opens a card whose keys are kept elsewhere; what it remembers is found by its GUID."""
-    kind = CARD_TYPES[options.type]
-    sources = KeySources(options, kind, state)
+def read_sources(
+    options: CardOptions, kind: CardType, sources: KeySources
+) -> tuple[Keys, Mapping[int, bytes]]:
+    """Reads keys and PINs of a card whose keys are kept elsewhere.
+
+    Returns:
+        The keys, and the PIN and the PUK as they are on the wire, by their key references.
+
+    Raises:
+        UserError: A file, a database or a token cannot be used.
+    """
     keys = sources.keys()
     wire_pins = dict(_on_wire(options, kind))
-    # Before anything is remembered of the card: is all the rest in order?
     if kind.pin in wire_pins:
         sources.log_in()
     elif not all(token.needs_login for token in keys.tokens):
@@ -107,6 +135,14 @@ def _open_configured_card(options: CardOptions, state: State, keep: int) -> Card
         raise options.where.error(
             f"{name} has no PIN; give it one (a database: certutil -W), or the card (pin-file=)"
         )
+    return keys, wire_pins
+
+
+def _open_configured_card(options: CardOptions, state: State, keep: int) -> Card:
+    """Opens a card whose keys are kept elsewhere; what it remembers is found by its GUID."""
+    kind = CARD_TYPES[options.type]
+    # Before anything is remembered of the card: is all the rest in order?
+    keys, wire_pins = read_sources(options, kind, KeySources(options, kind, state.resources))
     guid = str(guid_of(keys.placed.values()))
     state.note_card(guid, options.type)
     pins = {}

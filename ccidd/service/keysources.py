@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the keys of a card come from that `--card` describes: files, NSS databases, tokens."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,10 @@ from ccidd.errors import UserError
 from ccidd.keys.files import load_credentials, read_secret
 from ccidd.keys.key import Credential
 from ccidd.keys.nss import open_database
-from ccidd.keys.pkcs11 import open_token
+from ccidd.keys.pkcs11 import TIMEOUT, open_token
 from ccidd.keys.token import LoginResult, Token
 from ccidd.service.cardtypes import CardType
 from ccidd.service.options import KEY_OPTION, NSS, PKCS11, CardOptions
-from ccidd.service.state import State
 
 _CERTIFICATE: Final = re.compile(r"cert([1-9][0-9]?)")
 
@@ -45,13 +45,26 @@ class KeySources:
     Args:
         options: the options.
         kind: the kind of card.
-        state: closes the tokens, in the end.
+        resources: closes the tokens, in the end.
+        log_in: whether tokens are logged in to, which may cost a try of their PIN. Without, what
+            they show without a login is all that is looked at.
+        timeout: seconds that a token may take for anything.
     """
 
-    def __init__(self, options: CardOptions, kind: CardType, state: State) -> None:
+    def __init__(
+        self,
+        options: CardOptions,
+        kind: CardType,
+        resources: contextlib.ExitStack,
+        *,
+        log_in: bool = True,
+        timeout: float = TIMEOUT,
+    ) -> None:
         self._options = options
         self._kind = kind
-        self._state = state
+        self._resources = resources
+        self._log_in = log_in
+        self._timeout = timeout
         self._where = options.where
         self._tokens: list[Token] = []
         password_file = options.one("password-file")
@@ -79,6 +92,8 @@ class KeySources:
     def log_in(self) -> None:
         """Logs the tokens in with the password of `password-file`, for a card with its own PIN.
 
+        If tokens are not logged in to, it is only checked that there is a password.
+
         Raises:
             UserError: A token needs a password, or another one.
         """
@@ -94,6 +109,8 @@ class KeySources:
                     f"{token.name} needs a PIN: leave out pin-file, and the card's PIN is that one;"
                     " or put it into password-file=FILE"
                 )
+            if not self._log_in:
+                continue
             result = token.login_sync(self._password)
             if result is not LoginResult.OK:
                 raise self._where.error(
@@ -112,7 +129,7 @@ class KeySources:
         """Opens a source that is one key."""
         credentials: Sequence[Credential]
         if source.startswith(PKCS11):
-            credentials = self._token(open_token(source))
+            credentials = self._open_token(source)
         elif source.startswith(NSS):
             credentials = self._database([source.removeprefix(NSS)])
         else:
@@ -150,16 +167,19 @@ class KeySources:
         found: list[Credential] = []
         with self._where.naming("pkcs11"):
             for uri in self._options.values.get("pkcs11", ()):
-                found += self._token(open_token(uri))
+                found += self._open_token(uri)
         return found
 
     def _database(self, nicknames: Sequence[str]) -> Sequence[Credential]:
         database = self._options.one("nss")
         assert database is not None
-        return self._token(open_database(database, nicknames))
+        return self._token(open_database(database, nicknames, timeout=self._timeout))
+
+    def _open_token(self, uri: str) -> Sequence[Credential]:
+        return self._token(open_token(uri, timeout=self._timeout, log_in=self._log_in))
 
     def _token(self, token: Token) -> Sequence[Credential]:
-        self._state.resources.callback(token.close)
+        self._resources.callback(token.close)
         self._tokens.append(token)
         return token.credentials()
 

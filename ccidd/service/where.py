@@ -15,7 +15,17 @@ from ccidd.errors import UserError
 
 
 class PlacedError(UserError):
-    """A `UserError` whose text begins with where something was configured."""
+    """A `UserError` whose text begins with where something was configured.
+
+    Args:
+        place: where; empty for the command line itself.
+        text: what is wrong, and what to do.
+    """
+
+    def __init__(self, place: str, text: str) -> None:
+        super().__init__(f"{place}: {text}" if place else text)
+        self.place: Final = place
+        self.text: Final = text
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +63,7 @@ class Where:
             text: what is wrong, and what to do.
             option: the option that is wrong, if it is one alone.
         """
-        place = self.text if option is None else self.of(option)
-        return PlacedError(f"{place}: {text}" if place else text)
+        return PlacedError(self.text if option is None else self.of(option), text)
 
     @contextlib.contextmanager
     def naming(self, option: str | None = None) -> Iterator[None]:
