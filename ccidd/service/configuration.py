@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from ccidd.errors import UserError
-from ccidd.reader.profile import Level, ReaderProfile
+from ccidd.reader.profile import MAX_SLOTS, Level, ReaderProfile
 from ccidd.service.guards import guard_rules
-from ccidd.service.options import CardOptions
-from ccidd.service.readers import reader_profile
+from ccidd.service.options import ANY_TOKEN_SLOTS, CardOptions
+from ccidd.service.readers import check_pin_source, reader_profile
+from ccidd.service.where import COMMAND_LINE, Where
 from ccidd.transport.endpoint import Connector
 from ccidd.transport.serial import serial_model
 from ccidd.transport.sockets import name_of
@@ -35,6 +35,7 @@ class ReaderConfiguration:
         cards: the cards in its slots; none stand for the embedded card.
         trace: the file for a trace.
         trace_has_secrets: whether PINs and keys are written into it.
+        where: where it is from, for messages.
     """
 
     name: str | None = None
@@ -46,6 +47,7 @@ class ReaderConfiguration:
     cards: tuple[CardOptions, ...] = ()
     trace: Path | None = None
     trace_has_secrets: bool = False
+    where: Where = field(default=COMMAND_LINE, compare=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -63,38 +65,53 @@ class ReaderConfiguration:
         Raises:
             UserError: What was given cannot go together, or something is missing.
         """
-        given = [
-            option
-            for option, value in (
-                ("socket-path", self.socket_path),
-                ("fd", self.fd),
-                ("connect", self.connect),
-            )
-            if value is not None
-        ]
-        if self.transport == "serial" and given != ["socket-path"]:
-            raise UserError("--transport=serial needs --socket-path=LINK, and no other socket")
-        if not given:
-            raise UserError("one of --socket-path, --fd or --connect is needed")
-        if len(given) > 1:
-            raise UserError(f"--{given[1]} is not allowed with --{given[0]}")
-        if self.transport == "serial" and any(card.looks_everywhere for card in self.cards):
-            # One of them shows this host's readers, and with them the cards that are served here.
-            raise UserError(
-                "--transport=serial makes a reader of this host: say which PKCS#11 modules to look"
-                " in, other than one for its readers (--card=...,module=PATH)"
-            )
-        if self.transport == "vscard" and self.slot_count > 1:
-            raise UserError(
-                "--transport=vscard has one slot; give --card once, and token=any with slots=1"
-            )
-        if self.transport == "vscard" and self.options:
-            raise UserError("--transport=vscard has QEMU's own reader; --reader is for usbredir")
+        self._check_sockets()
+        if self.transport == "vscard":
+            self._check_vscard()
         if self.connect is not None:
-            Connector(self.connect)
+            with self.where.naming("connect"):
+                Connector(self.connect, where="")
+        count = 0
         for card in self.cards:
             guard_rules(card)
+            count += card.slot_count
+            if count > MAX_SLOTS:
+                raise card.where.error(
+                    f"with this one the cards have {count} slots, and a reader has at most"
+                    f" {MAX_SLOTS}; token=any has {ANY_TOKEN_SLOTS}, unless slots= says otherwise"
+                )
+            if self.transport == "serial" and card.looks_everywhere:
+                # One shows this host's readers, and with them the cards that are served here.
+                raise card.where.error(
+                    "over serial this is a reader of this host: say which PKCS#11 modules to look"
+                    " in, other than one for its readers (module=PATH)",
+                    "token",
+                )
+        check_pin_source(self.options, self.where.within("reader"))
         self.profile(Path("/"))
+
+    def _check_sockets(self) -> None:
+        sockets = {"socket-path": self.socket_path, "fd": self.fd, "connect": self.connect}
+        name = self.where.name
+        given = [option for option, value in sockets.items() if value is not None]
+        if self.transport == "serial" and given != ["socket-path"]:
+            raise self.where.error(
+                f"serial needs {name('socket-path')}=LINK, and no other socket", "transport"
+            )
+        if not given:
+            raise self.where.error(
+                f"one of {name('socket-path')}, {name('fd')} or {name('connect')} is needed"
+            )
+        if len(given) > 1:
+            raise self.where.error(f"this is not allowed with {name(given[0])}", given[1])
+
+    def _check_vscard(self) -> None:
+        if self.slot_count > 1:
+            raise self.where.error(
+                "vscard has one slot; give it one card, and token=any with slots=1", "transport"
+            )
+        if self.options:
+            raise self.where.error("vscard has QEMU's own reader; this is for usbredir", "reader")
 
     def profile(self, state_directory: Path) -> ReaderProfile:
         """Gives the profile of the reader.
@@ -106,16 +123,16 @@ class ReaderConfiguration:
             UserError: A value is none that the option can have.
         """
         options = self.options
+        where = self.where.within("reader")
         if self.transport == "serial":
             if options.get("level", Level.TPDU.value) != Level.TPDU.value:
-                raise UserError(
-                    "--transport=serial exchanges TPDUs alone; leave out --reader=level=…"
-                )
+                raise where.error("serial exchanges TPDUs alone: leave this out", "level")
             options = {**options, "level": Level.TPDU.value}
         place = self._place(state_directory)
-        profile = reader_profile(options, cards=self.slot_count, place=place)
+        profile = reader_profile(options, cards=self.slot_count, place=place, where=where)
         if self.transport == "serial":
-            return replace(profile, slots=serial_model(profile.slots).slots)
+            with self.where.naming("transport"):
+                return replace(profile, slots=serial_model(profile.slots).slots)
         return profile
 
     def _place(self, state_directory: Path) -> str:

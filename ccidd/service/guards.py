@@ -12,7 +12,7 @@ from ccidd.errors import UserError
 from ccidd.reader.pinentry.consent import PinentryConsent
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries
-from ccidd.service.supply import Protect, unprotected
+from ccidd.service.supply import UNPROTECTED, Protection
 
 _MAX_FLOOR: Final = 14
 """A counter of 63CX goes to 15, of which the guest needs one."""
@@ -33,39 +33,57 @@ def guard_rules(options: CardOptions) -> Rules:
     Raises:
         UserError: One is wrong.
     """
-    where = f"--card={options.type}"
+    where = options.where
     policy, floor = options.one("policy"), options.one("retry-floor")
     confirm = options.one("confirm")
     if options.one("confirm-with") and not confirm:
-        raise UserError(f"{where}: confirm-with=PROGRAM needs confirm=sign,decrypt")
-    default_policy = "use" if options.is_shared else "manage"
-    default_floor = 1 if options.is_shared else 0
-    try:
-        return Rules(
-            parse_policy(policy or default_policy),
-            default_floor if floor is None else _floor(floor),
-            NOTHING if confirm is None else _confirm(confirm),
-        )
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise where.error("this needs confirm=sign,decrypt", "confirm-with")
+    with where.naming("policy"):
+        operations = parse_policy(policy or ("use" if options.is_shared else "manage"))
+    with where.naming("retry-floor"):
+        tries = _floor(floor or ("1" if options.is_shared else "0"))
+    with where.naming("confirm"):
+        asked = NOTHING if confirm is None else _confirm(confirm)
+    return Rules(operations, tries, asked)
 
 
 def _floor(text: str) -> int:
     number = int(text) if text.isdecimal() and len(text) <= len(str(_MAX_FLOOR)) else -1
     if not 0 <= number <= _MAX_FLOOR:
-        raise UserError(f"retry-floor={text} is not within 0 to {_MAX_FLOOR}")
+        raise UserError(f"{text} is not within 0 to {_MAX_FLOOR}")
     return number
 
 
 def _confirm(text: str) -> frozenset[Operation]:
     names = text.replace(",", "+").split("+")
     if not set(names) <= CONFIRMABLE:
-        raise UserError(f"confirm={text} has something else than sign and decrypt")
+        raise UserError(f"{text} has something else than sign and decrypt")
     return frozenset(map(Operation, names))
 
 
-def protector(options: CardOptions, guest: Guest, pinentries: Pinentries) -> Protect:
-    """Makes what puts the guard before the cards of a `--card`.
+class GuardProtection(Protection):
+    """The guard before the cards of a `--card`; one that is taken out and put in again is the same.
+
+    Args:
+        rules: what holds.
+        guest: the guest that is connected.
+        consent: how a person is asked.
+    """
+
+    def __init__(self, rules: Rules, guest: Guest, consent: PinentryConsent | None) -> None:
+        self.rules: Final = rules
+        self.retry_floor = rules.retry_floor
+        self._guest = guest
+        self._consent = consent
+        self._ledger = dict[bytes, Counts]()
+
+    def protect(self, card: Card) -> Card:
+        """See `Protection.protect`."""
+        return Guard(card, self.rules, self._guest, self._consent, self._ledger)
+
+
+def protector(options: CardOptions, guest: Guest, pinentries: Pinentries) -> Protection:
+    """Makes what protects the cards of a `--card`.
 
     Args:
         options: the parsed `--card`.
@@ -77,15 +95,10 @@ def protector(options: CardOptions, guest: Guest, pinentries: Pinentries) -> Pro
     """
     rules = guard_rules(options)
     if rules == _OPEN:
-        return unprotected
+        return UNPROTECTED
     consent = None
     if rules.confirm:
         program = options.one("confirm-with") or _DEFAULT_PROGRAM
-        consent = PinentryConsent(pinentries.named(program))
-    # A card that is taken out and put in again is the same card.
-    ledger = dict[bytes, Counts]()
-
-    def protect(card: Card) -> Card:
-        return Guard(card, rules, guest, consent, ledger)
-
-    return protect
+        with options.where.naming("confirm-with"):
+            consent = PinentryConsent(pinentries.named(program))
+    return GuardProtection(rules, guest, consent)

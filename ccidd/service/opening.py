@@ -55,7 +55,8 @@ class ReaderOpener:
         with contextlib.ExitStack() as failing:
             guest = Guest()
             profile = configuration.profile(self._state.directory)
-            pins = pin_source(configuration.options, self._pinentries)
+            where = configuration.where.within("reader")
+            pins = pin_source(configuration.options, self._pinentries, where)
             cards = SlotCards(profile.slots, partial(self._open_supply, guest), self._state)
             failing.callback(cards.close)
             for index, options in placed(configuration.cards or [self._embedded(configuration)]):
@@ -75,7 +76,7 @@ class ReaderOpener:
             print(describe(card_view(self._state, record), secrets), flush=True)  # noqa: T201 (not for the log)
         elif secrets is not None:
             log.info("card_made", hint="`ccidd card reset-pin` gives it a PIN and shows it")
-        return CardOptions(record.type, {"card": (name,)})
+        return CardOptions(record.type, {"card": (name,)}, configuration.where)
 
 
 def _reader(
@@ -89,16 +90,18 @@ def _reader(
     slots = cards.slots
     trace = None
     if configuration.trace is not None:
-        trace = open_trace(
-            configuration.trace,
-            configuration.transport,
-            profile,
-            with_secrets=configuration.trace_has_secrets,
-        )
+        with configuration.where.naming("trace"):
+            trace = open_trace(
+                configuration.trace,
+                configuration.transport,
+                profile,
+                with_secrets=configuration.trace_has_secrets,
+            )
     if configuration.transport == "serial":
         assert configuration.socket_path is not None
         guest.name = "this host"
-        line = PseudoTerminal(configuration.socket_path)
+        with configuration.where.naming("socket-path"):
+            line = PseudoTerminal(configuration.socket_path)
         on_line = partial(serve_serial, line, slots, profile, pins, trace)
         reader: ServedReader = LineReader(
             slots, line, on_line, configuration=configuration, cards=cards, guest=guest
@@ -131,9 +134,12 @@ def _stdout_is_journal() -> bool:
 
 
 def _open_endpoint(configuration: ReaderConfiguration) -> Endpoint:
+    where = configuration.where
     if configuration.connect is not None:
         return Connector(configuration.connect)
     if configuration.socket_path is not None:
-        return listen(configuration.socket_path)
+        with where.naming("socket-path"):
+            return listen(configuration.socket_path)
     assert configuration.fd is not None
-    return adopt(configuration.fd)
+    with where.naming("fd"):
+        return adopt(configuration.fd)

@@ -267,12 +267,8 @@ class Service:
 
     def _opened(self, configuration: ReaderConfiguration) -> ServedReader:
         assert self._open_reader is not None
-        try:
+        with configuration.where.naming():
             return self._open_reader(configuration)
-        except UserError as error:
-            if configuration.name is None:
-                raise
-            raise UserError(f"the reader {configuration.name}: {error}") from error
 
     async def _keep(
         self, place: _Place, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

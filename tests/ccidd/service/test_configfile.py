@@ -94,30 +94,36 @@ AT = 'socket-path = "x"\n'
         ("quux = 1", "no key 'quux' here; known are log-level, readers, state-dir, state-key-file"),
         ("state-dir = ''", ": state-dir: this is to be a string that is not empty"),
         ("log-level = 'debgu'", "log-level: this is to be one of debug, info, warning, error; did"),
-        ("[readers.a]", ": readers.a: one of --socket-path, --fd or --connect is needed"),
+        ("[readers.a]", ": readers.a: one of socket-path, fd or connect is needed"),
         ("[readers.a]\nsocket-pth = 'x'", "readers.a: there is no key 'socket-pth' here; did you"),
-        (f"[readers.a]\n{AT}fd = 3", ": readers.a: --fd is not allowed with --socket-path"),
+        (f"[readers.a]\n{AT}fd = 3", ": readers.a.fd: this is not allowed with socket-path"),
         ("[readers.a]\nfd = true", ": readers.a.fd: this is to be a number"),
-        ("[readers.a]\nconnect = 'host:0'", "--connect=host:0 is neither a path nor HOST:PORT"),
+        (
+            "[readers.a]\nconnect = 'host:0'",
+            ": readers.a.connect: host:0 is neither a path nor HOST:PORT",
+        ),
         (f"[readers.a]\n{AT}transport = 'usb'", "readers.a.transport: this is to be one of usbred"),
-        (f"[readers.a]\n{AT}reader = {{levl = 'x'}}", "a.reader: --reader: there is no option 'le"),
-        (f"[readers.a]\n{AT}reader = {{level = 'x'}}", "readers.a: --reader: level=x is none of"),
+        (
+            f"[readers.a]\n{AT}reader = {{levl = 'x'}}",
+            "readers.a.reader: there is no option 'levl'; did",
+        ),
+        (f"[readers.a]\n{AT}reader = {{level = 'x'}}", "readers.a.reader.level: x is none of"),
         (f"[readers.a]\n{AT}cards = 3", "readers.a.cards: this is to be a list of tables"),
         (f"[readers.a]\n{AT}cards = [3]", "readers.a.cards[0]: this is to be a table"),
         (f"[readers.a]\n{AT}cards = [{{}}]", "cards[0].type: this is to be there: piv, cac, ..."),
         (
             f"[readers.a]\n{AT}cards = [{{type='pvi'}}]",
-            "cards[0]: --card=pvi: there is no such type",
+            "readers.a.cards[0]: there is no such type of card: 'pvi'; did you mean piv?",
         ),
         (
             f"[readers.a]\n{AT}cards = [{{type='piv', crad='x'}}]",
-            ": readers.a.cards[0]: --card=piv: there is no option 'crad'; did you mean card?",
+            ": readers.a.cards[0]: there is no option 'crad'; did you mean card?",
         ),
         (
             f"[readers.a]\n{AT}cards = [{{type='piv', card={{}}}}]",
             "readers.a.cards[0].card: this is to be a string, a number, true or false, or a list",
         ),
-        (f"[readers.a]\n{AT}[readers.b]\n{AT}", "the readers a and b are both at x"),
+        (f"[readers.a]\n{AT}[readers.b]\n{AT}", ": readers.b: the readers a and b are at x"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -131,7 +137,9 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, message
 def test_sockets_of_systemd_must_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="passed the socket 'b', but no reader has it"):
         load(tmp_path, f"[readers.a]\n{AT}", b=3)
-    with pytest.raises(UserError, match=r"readers\.a: systemd passed its socket; leave"):
+    with pytest.raises(
+        UserError, match=r"readers\.a\.socket-path: systemd passed its socket: leave"
+    ):
         load(tmp_path, f"[readers.a]\n{AT}", a=3)
 
 
