@@ -4,6 +4,7 @@
 from typing import Final
 
 from ccidd.card.card import Card
+from ccidd.card.guard.consent import Consent
 from ccidd.card.guard.guard import Guard, Rules
 from ccidd.card.guard.guest import Guest
 from ccidd.card.guard.operations import CONFIRMABLE, MANAGE, NOTHING, Operation, parse_policy
@@ -12,6 +13,7 @@ from ccidd.errors import UserError
 from ccidd.reader.pinentry.consent import PinentryConsent
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries
+from ccidd.service.requests import AGENT
 from ccidd.service.supply import Protect, unprotected
 
 _MAX_FLOOR: Final = 14
@@ -64,13 +66,16 @@ def _confirm(text: str) -> frozenset[Operation]:
     return frozenset(map(Operation, names))
 
 
-def protector(options: CardOptions, guest: Guest, pinentries: Pinentries) -> Protect:
+def protector(
+    options: CardOptions, guest: Guest, pinentries: Pinentries, agent: Consent | None = None
+) -> Protect:
     """Makes what puts the guard before the cards of a `--card`.
 
     Args:
         options: the parsed `--card`.
         guest: the guest that is connected.
         pinentries: through which a person is asked.
+        agent: asks through an agent; None where there can be none.
 
     Raises:
         UserError: An option is wrong, or there is no such program.
@@ -78,10 +83,13 @@ def protector(options: CardOptions, guest: Guest, pinentries: Pinentries) -> Pro
     rules = guard_rules(options)
     if rules == _OPEN:
         return unprotected
-    consent = None
+    consent: Consent | None = None
     if rules.confirm:
         program = options.one("confirm-with") or _DEFAULT_PROGRAM
-        consent = PinentryConsent(pinentries.named(program))
+        if program == AGENT and agent is not None:
+            consent = agent
+        else:
+            consent = PinentryConsent(pinentries.named(program))
     # A card that is taken out and put in again is the same card.
     ledger = dict[bytes, Counts]()
 

@@ -22,6 +22,7 @@ from ccidd.reader.profile import (
     ReaderProfile,
     default_profile,
 )
+from ccidd.service.requests import AGENT
 
 _USB_ID: Final = re.compile(r"([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})")
 _MAX_STRING: Final = 126
@@ -74,13 +75,16 @@ class Pinentries:
 
 
 def pin_source(
-    options: Mapping[str, str], pinentries: Pinentries | None = None
+    options: Mapping[str, str],
+    pinentries: Pinentries | None = None,
+    agent: PinSource | None = None,
 ) -> PinSource | None:
     """Gives the place where PINs come from that are entered at the reader, if one is chosen.
 
     Args:
         options: the reader's options.
         pinentries: the pinentry programs in use.
+        agent: has PINs entered at an agent; None where there can be none.
 
     Raises:
         UserError: There is no such program, the file holds no PIN, or both are given.
@@ -88,6 +92,8 @@ def pin_source(
     match options.get("pin-entry"), options.get("pin-file"):
         case None, None:
             return None
+        case str(program), None if program == AGENT and agent is not None:
+            return agent
         case str(program), None:
             return (pinentries or Pinentries()).named(program)
         case None, str(name):
