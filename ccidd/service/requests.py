@@ -13,9 +13,9 @@ A PIN is here in bytearrays alone, and only from its answer until whoever asked 
 import contextlib
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, TypeAlias, final
+from typing import Final, final
 
 import structlog
 import trio
@@ -32,27 +32,14 @@ from ccidd.reader.pinentry.source import (
     Pins,
     PinSource,
 )
+from ccidd.service.events import JSON, Events
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 AGENT: Final = "agent"
 """What stands for an agent where the name of a pinentry may stand."""
 
 _NO_AGENT: Final = "no agent is connected to the control socket; start one with `ccidctl agent`"
-
-
-class Emit(Protocol):
-    """Tells of something that happened, as `Events.emit` does."""
-
-    def __call__(self, name: str, /, **data: JSON) -> None:
-        """Tells of it, without waiting.
-
-        Args:
-            name: what happened.
-            data: all about it.
-        """
 
 
 class Reason(enum.StrEnum):
@@ -141,6 +128,7 @@ class _ConsentQuestion(_Question):
 
     def content(self) -> dict[str, JSON]:
         request = self._request
+        key = {"reference": request.reference, "key": request.key}
         return {
             "kind": "consent",
             "reader": self._reader,
@@ -148,9 +136,9 @@ class _ConsentQuestion(_Question):
             "guest": request.guest,
             "card": request.card,
             "operations": sorted(request.operations),
-            "reference": request.reference,
-            "key": request.key,
-            "text": consent.describe(request),
+            **{name: value for name, value in key.items() if value is not None},
+            "text": f"{consent.describe(request).removesuffix('.')}"
+            f" in slot {self._slot} of the reader {self._reader}.",
         }
 
     def take(self, answer: _Answer) -> Reason:
@@ -226,11 +214,11 @@ class Requests:
     """The questions of all readers that wait for an agent.
 
     Args:
-        emit: tells of those that come and end.
+        events: tell of those that come and end.
     """
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
+    def __init__(self, events: Events) -> None:
+        self._events = events
         self._agents = 0
         self._last_number = 0
         self._pending: dict[int, _Question] = {}
@@ -337,7 +325,7 @@ class Requests:
         self._pending[question.number] = question
         log.info(question.event.lower(), id=question.number)
         try:
-            self._emit(question.event, **question.description())
+            self._events.emit(question.event, **question.description())
             with trio.move_on_at(question.deadline):
                 await question.ended.wait()
         finally:
@@ -353,7 +341,7 @@ class Requests:
         question.reason = reason
         question.ended.set()
         log.info("request_ended", id=question.number, reason=reason.value)
-        self._emit("REQUEST_ENDED", id=question.number, reason=reason.value)
+        self._events.emit("REQUEST_ENDED", id=question.number, reason=reason.value)
 
 
 class AgentPins(PinSource):
@@ -377,7 +365,7 @@ class AgentPins(PinSource):
 
     async def ask(self, request: EntryRequest) -> PinEntry:
         """See `PinSource.ask`."""
-        named = replace(request, guest=self._guest.name)
+        named = replace(request, guest=self._guest.name, reader=f"the reader {self._reader}")
         return await self._requests.ask_pin(self._reader, named)
 
 

@@ -16,23 +16,26 @@ from ccidd.card.guard.guest import Guest
 from ccidd.card.guard.operations import Operation
 from ccidd.errors import UserError
 from ccidd.reader.pinentry.source import NoPin, PinEntry, Pins, PinSource
+from ccidd.service.events import JSON, Events
 from ccidd.service.guards import protector
 from ccidd.service.options import parse_card, parse_reader
 from ccidd.service.readers import Pinentries, pin_source
-from ccidd.service.requests import JSON, AgentConsent, AgentPins, Requests
+from ccidd.service.requests import AgentConsent, AgentPins, Requests
 from pin_requests import OTHER_PIN, PIN, modification, verification
 from recording_card import RecordingCard
 
 GUEST = "guest win11"
 
 
-class Told:
+class Told(Events):
     """Writes down what is told."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.events: list[tuple[str, dict[str, JSON]]] = []
 
-    def __call__(self, name: str, /, **data: JSON) -> None:
+    def emit(self, name: str, **data: JSON) -> None:
+        super().emit(name, **data)
         # What is told crosses a socket.
         json.dumps(data, allow_nan=False)
         self.events.append((name, data))
@@ -115,7 +118,7 @@ async def test_an_agent_is_told_who_asks_for_which_pin(
                 "min-digits": 4,
                 "max-digits": 8,
                 "text": "guest win11 asks for the PIN of card A,\n"
-                "in slot 1 of Reader of a guest.\nIt has 4 to 8 digits.",
+                "in slot 1 of the reader alice.\nIt has 4 to 8 digits.",
                 "timeout": 20,
             },
         ),
@@ -157,7 +160,7 @@ async def test_an_agent_is_told_what_a_guest_wants_to_do(
                 "reference": "9C",
                 "key": "digital signature",
                 "text": "guest win11 asks to sign\nwith the digital signature key (9C)\n"
-                "of the PIV card.",
+                "of the PIV card in slot 3 of the reader alice.",
                 "timeout": 30,
             },
         ),
