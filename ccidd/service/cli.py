@@ -23,6 +23,7 @@ from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configfile import DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
 from ccidd.service.daemon import serve
+from ccidd.service.events import Events
 from ccidd.service.log import LEVELS, configure_log
 from ccidd.service.opening import ReaderOpener
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
@@ -34,6 +35,7 @@ from ccidd.service.parser import (
     path,
     told_in_one_line,
 )
+from ccidd.service.requests import Requests
 from ccidd.service.service import Service
 from ccidd.transport.endpoint import take_systemd_fds
 
@@ -161,7 +163,10 @@ def _run(arguments: Sequence[str]) -> None:
     directory = options.state_dir or configuration.state_dir
     key_file = options.state_key_file or configuration.state_key_file
     with open_state_in(directory, key_file) as state:
-        service = Service(ReaderOpener(state).open, load)
+        events = Events()
+        requests = Requests(events)
+        opener = ReaderOpener(state, requests)
+        service = Service(opener.open, load, events=events, requests=requests)
         with contextlib.ExitStack() as failing:
             failing.callback(service.close)
             service.open(configuration)

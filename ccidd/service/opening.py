@@ -19,6 +19,7 @@ from ccidd.service.configuration import ReaderConfiguration
 from ccidd.service.guards import protector
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
+from ccidd.service.requests import AgentConsent, AgentPins, Requests
 from ccidd.service.served import Background, LineReader, ServedReader, SocketReader
 from ccidd.service.slotcards import SlotCards, placed
 from ccidd.service.state import State
@@ -37,10 +38,12 @@ class ReaderOpener:
 
     Args:
         state: what cards remember.
+        requests: where questions to agents go.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, requests: Requests) -> None:
         self._state = state
+        self._requests = requests
         self._pinentries = Pinentries()
 
     def open(self, configuration: ReaderConfiguration) -> ServedReader:
@@ -56,8 +59,10 @@ class ReaderOpener:
             guest = Guest()
             profile = configuration.profile(self._state.directory)
             where = configuration.where.within("reader")
-            pins = pin_source(configuration.options, self._pinentries, where)
-            cards = SlotCards(profile.slots, partial(self._open_supply, guest), self._state)
+            agent = AgentPins(self._requests, configuration.key, guest)
+            pins = pin_source(configuration.options, self._pinentries, agent, where)
+            open_card = partial(self._open_supply, configuration.key, guest)
+            cards = SlotCards(profile.slots, open_card, self._state)
             failing.callback(cards.close)
             for index, options in placed(configuration.cards or [self._embedded(configuration)]):
                 cards.put(index, options)
@@ -65,8 +70,12 @@ class ReaderOpener:
             failing.pop_all()
         return reader
 
-    def _open_supply(self, guest: Guest, options: CardOptions, state: State) -> CardSupply:
-        return open_supply(options, state, protector(options, guest, self._pinentries))
+    def _open_supply(
+        self, reader: str, guest: Guest, options: CardOptions, state: State
+    ) -> CardSupply:
+        agent = AgentConsent(self._requests, reader)
+        protect = protector(options, guest, self._pinentries, agent)
+        return open_supply(options, state, protect)
 
     def _embedded(self, configuration: ReaderConfiguration) -> CardOptions:
         """Gives the card of a reader that is told of none; a new one is told of once."""

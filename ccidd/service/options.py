@@ -104,7 +104,11 @@ _GUARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
         " keys on tokens, else 0",
     ),
     "confirm": OptionHelp("sign,decrypt", "a person at the host is asked before each"),
-    "confirm-with": OptionHelp("PROGRAM", "the pinentry that asks; default: pinentry"),
+    "confirm-with": OptionHelp(
+        "PROGRAM|agent",
+        "the pinentry that asks; default: pinentry; agent: whoever has a `ccidctl agent` at the"
+        " control socket is asked",
+    ),
 }
 """What a guest may do with a card (`ccidd.service.guards`)."""
 
@@ -175,7 +179,9 @@ READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "manufacturer": OptionHelp("TEXT", "the manufacturer's name"),
     "product": OptionHelp("TEXT", "the reader's name"),
     "pin-entry": OptionHelp(
-        "PROGRAM", "a pinentry of this host asks for PINs, which the guest then never sees"
+        "PROGRAM|agent",
+        "a pinentry of this host asks for PINs, which the guest then never sees; agent: whoever has"
+        " a `ccidctl agent` at the control socket is asked",
     ),
     "pin-file": OptionHelp(
         "FILE", "instead: the PIN is in the file's first line, or in a credential of systemd's"

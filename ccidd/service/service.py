@@ -15,6 +15,7 @@ from ccidd.reader.observer import SlotObserver
 from ccidd.reader.slot import Slot
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.events import Events
+from ccidd.service.requests import Requests
 from ccidd.service.served import ServedReader
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -57,9 +58,12 @@ class Service:
         open_reader: opens one; None if all are there from the start.
         load: reads the configuration again; None if there is no file.
         stays: whether to go on when no reader is left.
+        events: where to tell what happens.
+        requests: where readers put their questions to people.
 
     Attributes:
         events: what happens to readers and cards.
+        requests: questions that wait for an agent.
         changed: called when readers, or their connections, have changed; it must not wait.
         was_served: whether a guest ever spoke the right protocol.
     """
@@ -70,6 +74,8 @@ class Service:
         load: LoadConfiguration | None = None,
         *,
         stays: bool = False,
+        events: Events | None = None,
+        requests: Requests | None = None,
     ) -> None:
         self._open_reader = open_reader
         self._load = load
@@ -79,7 +85,8 @@ class Service:
         self._changing = trio.Lock()
         self._over = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self.events: Final = Events()
+        self.events: Final = events or Events()
+        self.requests: Final = requests or Requests(self.events)
         self.changed: Callable[[], None] = _ignore
         self.was_served = False
 
