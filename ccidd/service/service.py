@@ -62,6 +62,7 @@ class Service:
         events: what happens to readers and cards.
         changed: called when readers, or their connections, have changed; it must not wait.
         was_served: whether a guest ever spoke the right protocol.
+        was_told: whether it ends because it was told to.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Service:
         self.events: Final = Events()
         self.changed: Callable[[], None] = _ignore
         self.was_served = False
+        self.was_told = False
 
     @property
     def readers(self) -> Mapping[str, ServedReader]:
@@ -146,7 +148,13 @@ class Service:
 
     def quit(self) -> None:
         """Has it end: what is in flight is answered, cards and readers go, and sockets close."""
+        self.was_told = True
         self._over.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is to end, or has ended."""
+        return self._over.is_set()
 
     async def wait_until_over(self) -> None:
         """Waits until it is to end."""
@@ -292,7 +300,7 @@ class Service:
             self.events.emit("READER_REMOVED", reader=reader.name)
             self.changed()
         if not self._places and not self._stays and not place.scope.cancelled_caught:
-            self.quit()
+            self._over.set()
 
     def _tell_connections(self, reader: ServedReader) -> Callable[[], None]:
         def tell() -> None:

@@ -265,6 +265,12 @@ def test_the_greeting_is_first_and_the_only_one() -> None:
         server.send(GREETING)
 
 
+def test_a_server_that_takes_no_more_clients_says_so_first() -> None:
+    error = Error(ErrorClass.GENERIC_ERROR, "too many")
+    line = ServerConnection().send(error)
+    assert events_of(ClientConnection(), [line]) == [error]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_json_is_not_sent(value: float) -> None:
     server = ServerConnection()

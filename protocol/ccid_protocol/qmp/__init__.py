@@ -7,7 +7,8 @@ what is no JSON. JSON is RFC 8259.
 The server speaks first, with a greeting. After that the client sends requests and the server
 answers each, in their order, with a return or an error; in between it may send events. All of these
 are JSON objects. The server ends each with CR LF. A client needs nothing between its objects, and
-may put white space anywhere, line ends as well.
+may put white space anywhere, line ends as well. A server that takes no more clients may greet with
+an error, which QEMU's never does.
 
 Out-of-band execution is not offered, and refused.
 

@@ -12,6 +12,7 @@ from ccid_protocol.events import ConnectionClosed, NeedData
 from ccid_protocol.qmp.jsonstream import JSON, JSONStream, MalformedError
 from ccid_protocol.qmp.messages import (
     BadRequest,
+    Error,
     Greeting,
     Message,
     Request,
@@ -62,13 +63,13 @@ class ServerConnection:
         """Gives the bytes of a message, to be written to the client whole and in this order.
 
         Raises:
-            LocalProtocolError: The first message is no greeting, or a later one is, or it cannot be
-                written in JSON; nothing changes.
+            LocalProtocolError: The first message is no greeting and no error, or a later one is a
+                greeting, or it cannot be written in JSON; nothing changes.
         """
-        if isinstance(message, Greeting) == self._greeted:
+        if not _may_come(message, greeted=self._greeted):
             raise LocalProtocolError("the greeting is the first message, and no other is one")
         encoded = _encode(message_as_json(message)) + b"\r\n"
-        self._greeted = True
+        self._greeted = self._greeted or isinstance(message, Greeting)
         return encoded
 
 
@@ -119,10 +120,17 @@ class ClientConnection:
         if isinstance(value, ConnectionClosed | NeedData):
             return value
         message = decode_message(value.content)
-        if isinstance(message, Greeting) == self._greeted:
+        if not _may_come(message, greeted=self._greeted):
             raise RemoteProtocolError("the greeting is not the first message, or not the only one")
-        self._greeted = True
+        self._greeted = self._greeted or isinstance(message, Greeting)
         return message
+
+
+def _may_come(message: Message, *, greeted: bool) -> bool:
+    """Whether a message may come now; a server that takes no more clients says so in an error."""
+    if isinstance(message, Error):
+        return True
+    return isinstance(message, Greeting) is not greeted
 
 
 def _encode(value: JSON) -> bytes:
