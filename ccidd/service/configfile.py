@@ -29,7 +29,7 @@ from ccidd.service.options import CardOptions, make_card, make_reader
 DEFAULT_FILE: Final = Path("/etc/ccidd/ccidd.toml")
 
 _GLOBAL: Final = ("control", "log-level", "readers", "state-dir", "state-key-file")
-_READER: Final = (
+READER_KEYS: Final = (
     "cards",
     "connect",
     "fd",
@@ -64,7 +64,7 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
     if unused:
         raise UserError(f"{file}: systemd passed the socket {unused[0]!r}, but no reader has it")
     configuration = Configuration(
-        tuple(_reader(name, readers.table(name, _READER), systemd_fds) for name in readers),
+        tuple(read_reader(name, readers.table(name, READER_KEYS), systemd_fds) for name in readers),
         state_dir=table.path("state-dir"),
         state_key_file=table.path("state-key-file"),
         log_level=table.choice("log-level", LEVELS),
@@ -76,7 +76,17 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
     return configuration
 
 
-def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
+def read_reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
+    """Reads the table of a reader.
+
+    Args:
+        name: its name.
+        table: what it is like, with the keys `READER_KEYS`.
+        systemd_fds: the descriptors that systemd passed, by their names.
+
+    Raises:
+        UserError: Something in it is wrong.
+    """
     sockets = [key for key in ("socket-path", "connect", "fd") if key in table]
     if name in systemd_fds and sockets:
         raise UserError(f"{table.where}: systemd passed its socket; leave out {sockets[0]}")
@@ -92,7 +102,7 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
         fd=systemd_fds.get(name, table.number("fd")),
         connect=table.text("connect"),
         options=options,
-        cards=tuple(_card(card) for card in table.tables("cards")),
+        cards=tuple(read_card(card) for card in table.tables("cards")),
         trace=table.path("trace"),
         trace_has_secrets=table.switch("unsafe-trace-secrets"),
     )
@@ -103,7 +113,12 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
     return reader
 
 
-def _card(table: Table) -> CardOptions:
+def read_card(table: Table) -> CardOptions:
+    """Reads the table of a card.
+
+    Raises:
+        UserError: Something in it is wrong.
+    """
     kind = table.text("type")
     if kind is None:
         table.refuse("type", "there: piv, cac, ...")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client of control sockets."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -66,6 +66,12 @@ class ControlClient:
         if isinstance(message, Error):
             raise CommandFailedError(message)
         return message.value
+
+    async def query(self, command: str, **arguments: JSON) -> Sequence[Mapping[str, JSON]]:
+        """Executes a command that returns a list of objects."""
+        value = await self.execute(command, **arguments)
+        assert isinstance(value, list)
+        return value
 
     async def event(self, name: str) -> Mapping[str, JSON]:
         """Waits for an event, passing over others, and gives its data."""

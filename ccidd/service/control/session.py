@@ -125,7 +125,7 @@ class Session:
             response = Error(ErrorClass.GENERIC_ERROR, f"{error}", request.id)
         except Exception:
             # A fault of ours costs this command its result, and nobody anything else.
-            log.exception("control_command_fault")
+            log.exception("control_command_fault", command=request.execute)
             description = "ccidd has failed at this; its log says why"
             response = Error(ErrorClass.GENERIC_ERROR, description, request.id)
         if begins:
@@ -160,10 +160,9 @@ class Session:
         is_query = bool(command.roles & Role.OBSERVE)
         if self._context.service.is_over and not is_query:
             raise CommandError("ccidd is about to end")
-        with structlog.contextvars.bound_contextvars(command=command.name):
-            if not is_query:
-                log.info("control_command")
-            return await command.handler(self._context, **arguments)
+        if not is_query:
+            log.info("control_command", command=command.name)
+        return await command.handler(self._context, **arguments)
 
     async def _tell(self, subscription: events.Subscription) -> None:
         """Tells the client of events."""

@@ -91,7 +91,7 @@ def from_json(annotation: object, value: JSON, where: str) -> object:
         if isinstance(each, type) and issubclass(each, enum.StrEnum) and isinstance(value, str):
             return _choice(each, value, where)
         if _fits(each, value):
-            if isinstance(value, str) and "\0" in value:
+            if _has_nul(value):
                 raise CommandError(f"{where} is to have no NUL in it")
             return Secret(value) if each is Secret and isinstance(value, str) else value
     expected = " or ".join(dict.fromkeys(_expected(each) for each in alternatives(annotation)))
@@ -108,6 +108,18 @@ def _fits(annotation: object, value: JSON) -> bool:
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return is_mapping(annotation) and isinstance(value, Mapping)
+
+
+def _has_nul(value: JSON) -> bool:
+    """Whether there is a NUL in any string, which would end it where C sees it."""
+    match value:
+        case str():
+            return "\0" in value
+        case Mapping():
+            return any(map(_has_nul, (*value.keys(), *value.values())))
+        case Sequence():
+            return any(map(_has_nul, value))
+    return False
 
 
 def _choice(choices: type[enum.StrEnum], value: str, where: str) -> enum.StrEnum:

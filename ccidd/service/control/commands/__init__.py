@@ -3,8 +3,10 @@
 
 from typing import Final
 
-from ccidd.service.control.commands import basics, events
+from ccidd.service.control.commands import basics, cards, events, pins, readers
 from ccidd.service.control.registry import Registry
 
-REGISTRY: Final = Registry(basics.COMMANDS, events.EVENTS)
+REGISTRY: Final = Registry(
+    (*basics.COMMANDS, *readers.COMMANDS, *cards.COMMANDS, *pins.COMMANDS), events.EVENTS
+)
 """All commands and events."""

@@ -107,6 +107,8 @@ def test_arguments_come_by_their_names_in_python() -> None:
         ({"shiny": 1}, "the argument shiny of paint-it is to be true or false"),
         ({"pin": 123456}, "the argument pin of paint-it is to be a string"),
         ({"pin": "123456\0"}, "the argument pin of paint-it is to have no NUL in it"),
+        ({"what": {"a": [{"b": "123456\0"}]}}, "what of paint-it is to have no NUL in it"),
+        ({"what": {"123456\0": 1}}, "what of paint-it is to have no NUL in it"),
         ({"the-name": ["123456"]}, "the argument the-name of paint-it is to be a string"),
         ({"what": 1}, "the argument what of paint-it is to be a string or an object"),
         ({"times": "12"}, "the argument times of paint-it is to be a list"),
