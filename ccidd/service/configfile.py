@@ -23,6 +23,7 @@ from typing import Final
 from ccidd.errors import UserError
 from ccidd.service.configtable import Table
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
+from ccidd.service.control.options import read_control
 from ccidd.service.log import LEVELS
 from ccidd.service.options import CardOptions, make_card, make_reader
 from ccidd.service.where import PlacedError, in_file
@@ -33,8 +34,8 @@ AWAITED_FD: Final = -1
 """In the place of a descriptor that is not there yet."""
 
 _SOCKETS: Final = ("socket-path", "connect", "fd")
-_GLOBAL: Final = ("log-level", "readers", "state-dir", "state-key-file")
-_READER: Final = (
+_GLOBAL: Final = ("control", "log-level", "readers", "state-dir", "state-key-file")
+READER_KEYS: Final = (
     "cards",
     "connect",
     "fd",
@@ -63,7 +64,9 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
         raise table.where.error(f"systemd passed the socket {unused[0]!r}, but no reader has it")
     configuration = replace(
         _globals(table),
-        readers=tuple(_reader(name, readers.table(name, _READER), systemd_fds) for name in readers),
+        readers=tuple(
+            read_reader(name, readers.table(name, READER_KEYS), systemd_fds) for name in readers
+        ),
     )
     _check_places(configuration.readers)
     return configuration
@@ -90,9 +93,9 @@ def survey_configuration(file: Path) -> tuple[Configuration, Sequence[UserError]
     problems: list[UserError] = []
     for name in tables:
         try:
-            reader = tables.table(name, _READER)
+            reader = tables.table(name, READER_KEYS)
             has_socket = any(key in reader for key in _SOCKETS)
-            readers.append(_reader(name, reader, {} if has_socket else {name: AWAITED_FD}))
+            readers.append(read_reader(name, reader, {} if has_socket else {name: AWAITED_FD}))
             _check_places(each for each in readers if each.fd != AWAITED_FD)
         except UserError as error:
             problems.append(error)
@@ -122,10 +125,21 @@ def _globals(table: Table) -> Configuration:
         state_dir=table.path("state-dir"),
         state_key_file=table.path("state-key-file"),
         log_level=table.choice("log-level", LEVELS),
+        control=read_control(table),
     )
 
 
-def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
+def read_reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
+    """Reads the table of a reader.
+
+    Args:
+        name: its name.
+        table: what it is like, with the keys `READER_KEYS`.
+        systemd_fds: the descriptors that systemd passed, by their names.
+
+    Raises:
+        UserError: Something in it is wrong.
+    """
     sockets = [key for key in _SOCKETS if key in table]
     if name in systemd_fds and sockets:
         raise table.where.error("systemd passed its socket: leave this out", sockets[0])
@@ -137,7 +151,7 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
         fd=systemd_fds.get(name, table.number("fd")),
         connect=table.text("connect"),
         options=make_reader(options.assignments(), options.where),
-        cards=tuple(_card(card) for card in table.tables("cards")),
+        cards=tuple(read_card(card) for card in table.tables("cards")),
         trace=table.path("trace"),
         trace_has_secrets=table.switch("unsafe-trace-secrets"),
         where=table.where,
@@ -146,7 +160,12 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
     return reader
 
 
-def _card(table: Table) -> CardOptions:
+def read_card(table: Table) -> CardOptions:
+    """Reads the table of a card.
+
+    Raises:
+        UserError: Something in it is wrong.
+    """
     kind = table.text("type")
     if kind is None:
         table.refuse("type", "there: piv, cac, ...")

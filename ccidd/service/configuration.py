@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ccidd.reader.profile import MAX_SLOTS, Level, ReaderProfile
+from ccidd.service.control.options import ControlOptions
 from ccidd.service.guards import guard_rules
 from ccidd.service.options import ANY_TOKEN_SLOTS, CardOptions
 from ccidd.service.readers import check_pin_source, reader_profile
@@ -154,9 +155,11 @@ class Configuration:
         state_dir: the state directory, if it is not to be the default.
         state_key_file: the file with the state's key, if there is one.
         log_level: what to log.
+        control: the control sockets.
     """
 
     readers: tuple[ReaderConfiguration, ...]
     state_dir: Path | None = None
     state_key_file: Path | None = None
     log_level: str | None = None
+    control: tuple[ControlOptions, ...] = ()

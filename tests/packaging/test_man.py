@@ -123,7 +123,7 @@ def test_the_page_has_what_a_reader_is_like() -> None:
     ("title", "keys"),
     [
         ("The top of the file", configfile._GLOBAL),
-        ("Tables of readers", configfile._READER),
+        ("Tables of readers", configfile.READER_KEYS),
     ],
 )
 def test_the_page_has_the_keys_of_the_file(title: str, keys: tuple[str, ...]) -> None:

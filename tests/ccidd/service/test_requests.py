@@ -423,7 +423,7 @@ SIGN = CommandAPDU(0, Instruction.GENERAL_AUTHENTICATE, 0x11, 0x9C, bytes(40), 2
 async def guarded(consent: Consent) -> tuple[Guard, RecordingCard]:
     options = parse_card("piv,card=a,confirm=sign,confirm-with=agent")
     card = RecordingCard()
-    guard = protector(options, Guest(GUEST), Pinentries(), consent)(card)
+    guard = protector(options, Guest(GUEST), Pinentries(), consent).protect(card)
     assert isinstance(guard, Guard)
     await guard.power_on()
     select = CommandAPDU(0, Instruction.SELECT, 4, 0, bytes.fromhex("A000000308"), 256)
