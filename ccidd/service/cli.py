@@ -36,7 +36,16 @@ from ccidd.transport.endpoint import take_systemd_fds
 
 # What says where a reader is, and what it is like; a configuration file says it itself.
 _SOCKETS: Final = ("socket_path", "fd", "connect")
-_READERS: Final = ("transport", "reader", "card", "trace", "unsafe_trace_secrets")
+_READERS: Final = (
+    "socket_mode",
+    "socket_group",
+    "allow",
+    "transport",
+    "reader",
+    "card",
+    "trace",
+    "unsafe_trace_secrets",
+)
 
 _EPILOG: Final = """\
 One of --socket-path, --fd, --connect, --config, or a socket from systemd is needed. With QEMU:
@@ -91,6 +100,24 @@ def _parser() -> OneLineParser:
         "--connect",
         metavar="PATH|HOST:PORT",
         help="connect to a QEMU that listens (server=on), and again whenever the connection ends",
+    )
+    parser.add_argument(
+        "--socket-mode",
+        metavar="MODE",
+        help="the mode of the socket at --socket-path, in octal (default: 0600)",
+    )
+    parser.add_argument(
+        "--socket-group",
+        metavar="GROUP",
+        help="the group that it belongs to, with --socket-mode=0660 for example",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="uid:USER|gid:GROUP",
+        action="append",
+        default=[],
+        help="who may be at the other end of a Unix socket, by name or number; may be repeated"
+        " (default: everybody whom the socket's mode lets connect)",
     )
     parser.add_argument(
         "--transport",
@@ -186,6 +213,9 @@ def _reader(
         socket_path=options.socket_path,
         fd=systemd_fds[0] if systemd_fds else options.fd,
         connect=options.connect,
+        socket_mode=options.socket_mode,
+        socket_group=options.socket_group,
+        allow=tuple(options.allow),
         options=parse_reader(options.reader) if options.reader else {},
         cards=tuple(parse_card(text) for text in options.card),
         trace=options.trace,

@@ -29,10 +29,13 @@ DEFAULT_FILE: Final = Path("/etc/ccidd/ccidd.toml")
 
 _GLOBAL: Final = ("log-level", "readers", "state-dir", "state-key-file")
 _READER: Final = (
+    "allow",
     "cards",
     "connect",
     "fd",
     "reader",
+    "socket-group",
+    "socket-mode",
     "socket-path",
     "trace",
     "transport",
@@ -89,6 +92,9 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
         socket_path=table.path("socket-path"),
         fd=systemd_fds.get(name, table.number("fd")),
         connect=table.text("connect"),
+        socket_mode=table.text("socket-mode"),
+        socket_group=table.text("socket-group"),
+        allow=table.texts("allow"),
         options=options,
         cards=tuple(_card(card) for card in table.tables("cards")),
         trace=table.path("trace"),

@@ -8,12 +8,13 @@ from typing import Final
 
 from ccidd.errors import UserError
 from ccidd.reader.profile import Level, ReaderProfile
+from ccidd.service.allow import group_number, parse_allow, parse_mode
 from ccidd.service.guards import guard_rules
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import reader_profile
-from ccidd.transport.endpoint import Connector
+from ccidd.transport.endpoint import tcp_address
 from ccidd.transport.serial import serial_model
-from ccidd.transport.sockets import name_of
+from ccidd.transport.sockets import is_tcp, name_of
 
 TRANSPORTS: Final = ("usbredir", "vscard", "serial")
 
@@ -28,6 +29,9 @@ class ReaderConfiguration:
         socket_path: the socket to listen at, or with `serial` the link to make.
         fd: an inherited socket; a descriptor that systemd passed is one as well.
         connect: where to connect to.
+        socket_mode: the mode of the socket at `socket_path`, in octal digits.
+        socket_group: the group of the socket at `socket_path`, by its name or number.
+        allow: who may connect, as `--allow` has it; nothing for everybody who can.
         options: what the reader is like, as `--reader` has it.
         cards: the cards in its slots; none stand for the embedded card.
         trace: the file for a trace.
@@ -39,6 +43,9 @@ class ReaderConfiguration:
     socket_path: Path | None = None
     fd: int | None = None
     connect: str | None = None
+    socket_mode: str | None = None
+    socket_group: str | None = None
+    allow: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     cards: tuple[CardOptions, ...] = ()
     trace: Path | None = None
@@ -82,11 +89,35 @@ class ReaderConfiguration:
             )
         if self.transport == "vscard" and self.options:
             raise UserError("--transport=vscard has QEMU's own reader; --reader is for usbredir")
-        if self.connect is not None:
-            Connector(self.connect)
+        self._check_access()
         for card in self.cards:
             guard_rules(card)
         self.profile(Path("/"))
+
+    def _check_access(self) -> None:
+        for option, value in (
+            ("socket-mode", self.socket_mode),
+            ("socket-group", self.socket_group),
+        ):
+            if value is not None and (self.socket_path is None or self.transport == "serial"):
+                raise UserError(f"--{option} is for the socket that --socket-path makes")
+        if self.allow and self.transport == "serial":
+            raise UserError("--transport=serial has a pseudo-terminal; --allow is for sockets")
+        if self.socket_mode is not None:
+            parse_mode(self.socket_mode)
+        if self.socket_group is not None:
+            group_number(self.socket_group, f"--socket-group={self.socket_group}")
+        rules = parse_allow(self.allow)
+        if self._is_tcp and rules.are_for_processes:
+            raise UserError("--allow=uid:… and gid:… are for Unix sockets: TCP tells no users")
+        if rules.are_for_certificates:
+            raise UserError("--allow=cert:… is for TCP with TLS")
+
+    @property
+    def _is_tcp(self) -> bool:
+        if self.connect is not None:
+            return tcp_address(self.connect, "--connect=") is not None
+        return self.fd is not None and bool(is_tcp(self.fd))
 
     def profile(self, state_directory: Path) -> ReaderProfile:
         """Gives the profile of the reader.

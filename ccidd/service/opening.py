@@ -2,6 +2,7 @@
 """Opens what a configuration names: cards, sources of PINs, traces; but no sockets yet."""
 
 import os
+import stat
 import sys
 from functools import partial
 
@@ -11,6 +12,7 @@ from ccidd.card.guard.guest import Guest
 from ccidd.errors import UserError
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.service import embedded
+from ccidd.service.allow import group_number, parse_allow, parse_mode
 from ccidd.service.cards import open_stored_card, open_supply
 from ccidd.service.cardview import card_view, describe
 from ccidd.service.configuration import Configuration, ReaderConfiguration
@@ -20,7 +22,9 @@ from ccidd.service.served import LineReader, ServedReader, SocketReader
 from ccidd.service.state import State
 from ccidd.service.supply import CardSupply, FixedCard, fill
 from ccidd.service.trace import open_trace
+from ccidd.transport.access import Unencrypted
 from ccidd.transport.endpoint import Connector, Endpoint, Handler, adopt, listen
+from ccidd.transport.listening import OWNER_ONLY
 from ccidd.transport.serial import PseudoTerminal, serve_serial
 from ccidd.transport.usbredir import UsbredirPort
 from ccidd.transport.vscard import serve_vscard
@@ -120,9 +124,16 @@ def _stdout_is_journal() -> bool:
 
 
 def _open_endpoint(configuration: ReaderConfiguration) -> Endpoint:
+    rules = parse_allow(configuration.allow)
+    admission = Unencrypted(rules)
     if configuration.connect is not None:
-        return Connector(configuration.connect)
+        return Connector(configuration.connect, admission=admission)
     if configuration.socket_path is not None:
-        return listen(configuration.socket_path)
+        text, group = configuration.socket_mode, configuration.socket_group
+        mode = OWNER_ONLY if text is None else parse_mode(text)
+        if mode & stat.S_IWOTH and not rules.are_for_processes:
+            log.warning("socket_open_to_all", path=str(configuration.socket_path), advice="--allow")
+        number = None if group is None else group_number(group, f"--socket-group={group}")
+        return listen(configuration.socket_path, mode, number, admission)
     assert configuration.fd is not None
-    return adopt(configuration.fd)
+    return adopt(configuration.fd, admission)

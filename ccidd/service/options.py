@@ -236,7 +236,7 @@ def parse_card(text: str) -> CardOptions:
         UserError: The type or an option is unknown, missing or given twice, or two options exclude
             each other.
     """
-    kind, *assignments = _split(text)
+    kind, *assignments = split(text)
     return make_card(kind, assignments)
 
 
@@ -351,7 +351,7 @@ def parse_reader(text: str) -> Mapping[str, str]:
     Raises:
         UserError: An option is unknown or given twice.
     """
-    return make_reader(_split(text))
+    return make_reader(split(text))
 
 
 def make_reader(assignments: Sequence[str]) -> Mapping[str, str]:
@@ -392,7 +392,7 @@ def _find(name: str, known: Mapping[str, OptionHelp]) -> OptionHelp | None:
     return None
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """Splits at commas; two commas stand for one in the value."""
     # No argument of a program can hold a NUL.
     return [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]

@@ -15,6 +15,9 @@ log-level = "debug"
 
 [readers.alice]
 socket-path = "/run/ccidd/alice.sock"
+socket-mode = "0660"
+socket-group = "0"
+allow = ["uid:1,gid:2", "uid:3"]
 reader = { level = "short", slots = 4 }
 trace = "/tmp/alice.pcapng"
 
@@ -50,6 +53,9 @@ def test_a_whole_file(tmp_path: Path) -> None:
             ReaderConfiguration(
                 name="alice",
                 socket_path=Path("/run/ccidd/alice.sock"),
+                socket_mode="0660",
+                socket_group="0",
+                allow=("uid:1,gid:2", "uid:3"),
                 options={"level": "short", "slots": "4"},
                 cards=(
                     CardOptions(
@@ -117,6 +123,9 @@ AT = 'socket-path = "x"\n'
             f"[readers.a]\n{AT}cards = [{{type='piv', card={{}}}}]",
             "readers.a.cards[0].card: this is to be a string, a number, true or false, or a list",
         ),
+        (f"[readers.a]\n{AT}allow = 'uid:?'", "a: --allow=uid:?: there is no such user"),
+        (f"[readers.a]\n{AT}allow = [1]", "a.allow: this is to be a string that is not empty, or"),
+        (f"[readers.a]\n{AT}socket-mode = 432", "readers.a.socket-mode: this is to be a string"),
         (f"[readers.a]\n{AT}[readers.b]\n{AT}", "the readers a and b are both at x"),
     ],
 )
