@@ -369,6 +369,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def adopt(fd: int, admission: Admission | None = None) -> Endpoint:
     """Takes over an inherited stream socket, listening or connected.
 
+    A listening one can be adopted again later.
+
     Args:
         fd: its descriptor.
         admission: what connections pass before they are served.
@@ -387,7 +389,9 @@ def adopt(fd: int, admission: Admission | None = None) -> Endpoint:
         adopted.detach()
         raise UserError(f"file descriptor {fd} cannot be served: it is no stream socket")
     if adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return Listener(adopted, admission=admission)
+        listening = adopted.dup()
+        adopted.detach()
+        return Listener(listening, admission=admission)
     try:
         adopted.getpeername()
     except OSError as error:

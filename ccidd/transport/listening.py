@@ -37,12 +37,10 @@ def listen_unix(path: Path, mode: int = OWNER_ONLY, group: int | None = None) ->
     _remove_stale_socket(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # The process has no other threads yet that a umask could surprise.
-        umask = os.umask(0o177)
-        try:
-            listening.bind(os.fspath(path))
-        finally:
-            os.umask(umask)
+        # Linux takes the file's mode from the socket: so no umask is changed, which is other
+        # threads' as well.
+        os.fchmod(listening.fileno(), OWNER_ONLY)
+        listening.bind(os.fspath(path))
         try:
             _open_to(path, mode, group)
             listening.listen(_BACKLOG)
@@ -60,8 +58,6 @@ def listen_unix(path: Path, mode: int = OWNER_ONLY, group: int | None = None) ->
 
 def _open_to(path: Path, mode: int, group: int | None) -> None:
     """Gives a socket's file, which is for its owner alone, to a group, and opens it to others."""
-    if mode == OWNER_ONLY and group is None:
-        return
     # Not by its path: in a directory that others can write to, that may lead elsewhere by now.
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
