@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The values of `--allow`, `--socket-mode` and `--socket-group`: who may connect.
 
-Source: RFC 4514 (the subject of a certificate as a string), in the form in which QEMU's
-authorisation objects have it.
+Source: RFC 4514 (the subject of a certificate as a string).
 """
 
 import grp
@@ -11,11 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from cryptography import x509
-
 from ccidd.errors import UserError
 from ccidd.service.options import split
 from ccidd.transport.access import Rules, is_overflow
+from ccidd.transport.tls import parse_subject
 
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
 _MAX_ID: Final = 2**32 - 2
@@ -94,7 +92,7 @@ def _known(kind: str, number: int, value: str) -> int:
 def _subject(text: str) -> str:
     """Gives a subject in the one form in which those of peers are compared with it."""
     try:
-        return x509.Name.from_rfc4514_string(text).rfc4514_string()
+        return parse_subject(text)
     except ValueError as error:
         raise UserError(f"--allow=cert:{text}: this is no subject: {error}") from error
 

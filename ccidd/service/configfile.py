@@ -33,10 +33,14 @@ _READER: Final = (
     "cards",
     "connect",
     "fd",
+    "insecure-tcp",
+    "listen",
     "reader",
     "socket-group",
     "socket-mode",
     "socket-path",
+    "tls-creds",
+    "tls-hostname",
     "trace",
     "transport",
     "unsafe-trace-secrets",
@@ -78,7 +82,7 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
 
 
 def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
-    sockets = [key for key in ("socket-path", "connect", "fd") if key in table]
+    sockets = [key for key in ("socket-path", "connect", "listen", "fd") if key in table]
     if name in systemd_fds and sockets:
         raise UserError(f"{table.where}: systemd passed its socket; leave out {sockets[0]}")
     reader_options = table.table("reader")
@@ -92,6 +96,10 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
         socket_path=table.path("socket-path"),
         fd=systemd_fds.get(name, table.number("fd")),
         connect=table.text("connect"),
+        listen=table.text("listen"),
+        tls_creds=table.path("tls-creds"),
+        tls_hostname=table.text("tls-hostname"),
+        insecure_tcp=table.switch("insecure-tcp"),
         socket_mode=table.text("socket-mode"),
         socket_group=table.text("socket-group"),
         allow=table.texts("allow"),
@@ -120,7 +128,7 @@ def _card(table: Table) -> CardOptions:
 def _check_places(file: Path, readers: Iterable[ReaderConfiguration]) -> None:
     used: dict[object, str | None] = {}
     for reader in readers:
-        place = reader.socket_path or reader.connect or reader.fd
+        place = reader.socket_path or reader.listen or reader.connect or reader.fd
         if place in used:
             raise UserError(
                 f"{file}: the readers {used[place]} and {reader.name} are both at {place}"

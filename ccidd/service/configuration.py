@@ -12,7 +12,8 @@ from ccidd.service.allow import group_number, parse_allow, parse_mode
 from ccidd.service.guards import guard_rules
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import reader_profile
-from ccidd.transport.endpoint import tcp_address
+from ccidd.transport.access import Rules
+from ccidd.transport.endpoint import host_and_port, tcp_address
 from ccidd.transport.serial import serial_model
 from ccidd.transport.sockets import is_tcp, name_of
 
@@ -32,6 +33,10 @@ class ReaderConfiguration:
         socket_path: the socket to listen at, or with `serial` the link to make.
         fd: an inherited socket; a descriptor that systemd passed is one as well.
         connect: where to connect to.
+        listen: the TCP port to listen at.
+        tls_creds: the directory with certificates for TCP.
+        tls_hostname: whose certificate is expected, if not that of the host in `connect`.
+        insecure_tcp: whether TCP goes without TLS.
         socket_mode: the mode of the socket at `socket_path`, in octal digits.
         socket_group: the group of the socket at `socket_path`, by its name or number.
         allow: who may connect, as `--allow` has it; nothing for everybody who can.
@@ -46,6 +51,10 @@ class ReaderConfiguration:
     socket_path: Path | None = None
     fd: int | None = None
     connect: str | None = None
+    listen: str | None = None
+    tls_creds: Path | None = None
+    tls_hostname: str | None = None
+    insecure_tcp: bool = False
     socket_mode: str | None = None
     socket_group: str | None = None
     allow: tuple[str, ...] = ()
@@ -75,6 +84,7 @@ class ReaderConfiguration:
             for option, value in (
                 ("socket-path", self.socket_path),
                 ("fd", self.fd),
+                ("listen", self.listen),
                 ("connect", self.connect),
             )
             if value is not None
@@ -82,7 +92,7 @@ class ReaderConfiguration:
         if self.transport == "serial" and given != ["socket-path"]:
             raise UserError("--transport=serial needs --socket-path=LINK, and no other socket")
         if not given:
-            raise UserError("one of --socket-path, --fd or --connect is needed")
+            raise UserError("one of --socket-path, --fd, --listen or --connect is needed")
         if len(given) > 1:
             raise UserError(f"--{given[1]} is not allowed with --{given[0]}")
         if self.transport == "serial" and any(card.looks_everywhere for card in self.cards):
@@ -116,13 +126,39 @@ class ReaderConfiguration:
         if self.socket_group is not None:
             group_number(self.socket_group, f"--socket-group={self.socket_group}")
         rules = parse_allow(self.allow)
-        if self._is_tcp and rules.are_for_processes:
+        if self._is_tcp:
+            self._check_tcp(rules)
+            return
+        for option, is_given in (
+            ("allow=cert:…", rules.are_for_certificates),
+            ("tls-creds", self.tls_creds is not None),
+            ("tls-hostname", self.tls_hostname is not None),
+            ("insecure-tcp", self.insecure_tcp),
+        ):
+            if is_given:
+                raise UserError(f"--{option} is for TCP")
+
+    def _check_tcp(self, rules: Rules) -> None:
+        if rules.are_for_processes:
             raise UserError("--allow=uid:… and gid:… are for Unix sockets: TCP tells no users")
-        if rules.are_for_certificates:
-            raise UserError("--allow=cert:… is for TCP with TLS")
+        if self.tls_hostname is not None and self.connect is None:
+            raise UserError("--tls-hostname is for --connect=HOST:PORT")
+        if self.tls_creds is None and not self.insecure_tcp:
+            raise UserError(
+                "TCP is for TLS: give certificates as QEMU's tls-creds-x509 has them by"
+                " --tls-creds=DIR, or do without by --insecure-tcp=on, and whoever reaches the"
+                " connection can use the cards, read along and change what is said"
+            )
+        if self.tls_creds is not None and self.insecure_tcp:
+            raise UserError("--insecure-tcp=on is not allowed with --tls-creds")
+        if self.tls_creds is None and (rules.are_for_certificates or self.tls_hostname):
+            raise UserError("--allow=cert:… and --tls-hostname go with --tls-creds")
 
     @property
     def _is_tcp(self) -> bool:
+        if self.listen is not None:
+            host_and_port(self.listen, "--listen=")
+            return True
         if self.connect is not None:
             return tcp_address(self.connect, "--connect=") is not None
         return self.fd is not None and bool(is_tcp(self.fd))
@@ -153,8 +189,8 @@ class ReaderConfiguration:
         """Names where the reader is served: no two are served at the same place of a host."""
         if self.socket_path is not None:
             return str(self.socket_path)
-        if self.connect is not None:
-            return self.connect
+        if self.listen is not None or self.connect is not None:
+            return self.listen or self.connect or ""
         assert self.fd is not None
         return name_of(self.fd) or f"{state_directory.absolute()}/fd {self.fd}"
 

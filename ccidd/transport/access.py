@@ -41,7 +41,7 @@ class Rules:
     Attributes:
         users: users, by their numbers.
         groups: groups, by their numbers: the process's own, or one of its others.
-        subjects: subjects of certificates (RFC 4514), as QEMU names them.
+        subjects: subjects of certificates (RFC 4514).
         fingerprints: SHA-256 of certificates (DER).
     """
 

@@ -12,7 +12,7 @@ import re
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -22,7 +22,7 @@ import trio
 
 from ccidd.errors import UserError
 from ccidd.transport.access import Admission, RefusedError, Unencrypted
-from ccidd.transport.listening import OWNER_ONLY, listen_unix
+from ccidd.transport.listening import OWNER_ONLY, listen_tcp, listen_unix
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -74,24 +74,26 @@ class Endpoint(ABC):
 
 
 class Listener(Endpoint):
-    """A listening socket.
+    """Listening sockets.
 
     All who connect are looked at at once, so that nobody who is refused waits in line, or has
     others wait.
 
     Args:
-        listening: the socket.
-        made: the path that this process bound it to, to be removed in the end.
+        listening: the sockets.
+        made: the path that this process bound the only one to, to be removed in the end.
         admission: what connections pass before they are served.
     """
 
     def __init__(
         self,
-        listening: socket.socket,
+        listening: Sequence[socket.socket],
         made: Path | None = None,
         admission: Admission | None = None,
     ) -> None:
-        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        self._listeners = [
+            trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in listening
+        ]
         self._made = made
         self._identity = _identity(made) if made else None
         self._admission = admission or Unencrypted()
@@ -107,19 +109,22 @@ class Listener(Endpoint):
     ) -> None:
         """See `Endpoint.run`."""
         try:
-            async with self._listener, trio.open_nursery() as nursery:
-                nursery.start_soon(self._accept, nursery)
+            async with trio.open_nursery() as nursery:
+                for listener in self._listeners:
+                    nursery.start_soon(self._accept, listener, nursery)
                 task_status.started()
                 async for stream in self._admitted:
                     async with stream:
                         await handler(stream)
         finally:
+            for listener in self._listeners:
+                listener.socket.close()
             await self._turn_away_all()
 
-    async def _accept(self, nursery: trio.Nursery) -> None:
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         while True:
             try:
-                stream = await self._listener.accept()
+                stream = await listener.accept()
             except OSError as error:
                 if error.errno not in _ACCEPT_ERRORS:
                     raise
@@ -162,7 +167,8 @@ class Listener(Endpoint):
 
     def close(self) -> None:
         """See `Endpoint.close`; a file that took the place of the socket's stays."""
-        self._listener.socket.close()
+        for listener in self._listeners:
+            listener.socket.close()
         if self._made and _identity(self._made) == self._identity:
             self._made.unlink(missing_ok=True)
 
@@ -315,15 +321,32 @@ def tcp_address(target: str, where: str) -> tuple[str, int] | None:
     """
     if target and ("/" in target or ":" not in target):
         return None
-    match = _HOST_AND_PORT.fullmatch(target)
-    if match is None or not 0 < int(match["port"]) < 1 << 16:
+    host, port = host_and_port(target, where, "neither a path nor HOST:PORT")
+    if port == 0:
         raise UserError(f"{where}{target} is neither a path nor HOST:PORT")
-    address = match["v6"] or match["host"], int(match["port"])
+    return host, port
+
+
+def host_and_port(text: str, where: str, what: str = "not HOST:PORT") -> tuple[str, int]:
+    """Reads HOST:PORT, or [ADDRESS]:PORT for IPv6.
+
+    Args:
+        text: what to read.
+        where: what gave it, for people.
+        what: what to say of it if it is none.
+
+    Raises:
+        UserError: It is none.
+    """
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is None or int(match["port"]) >= 1 << 16:
+        raise UserError(f"{where}{text} is {what}")
+    host = match["v6"] or match["host"]
     try:
-        address[0].encode("idna")
+        host.encode("idna")
     except UnicodeError as error:
-        raise UserError(f"{where}{target} has no host name before its port") from error
-    return address
+        raise UserError(f"{where}{text} has no host name before its port") from error
+    return host, int(match["port"])
 
 
 def _reason(error: OSError) -> str:
@@ -356,7 +379,24 @@ def listen(
         UserError: The path is in use, is not a socket, or cannot be bound, or the group is none of
             this process's.
     """
-    return Listener(listen_unix(path, mode, group), path, admission)
+    return Listener([listen_unix(path, mode, group)], path, admission)
+
+
+def listen_at(host: str, port: int, admission: Admission) -> Listener:
+    """Listens on a TCP port, at each address that a host has.
+
+    Args:
+        host: its name, or an address.
+        port: the port; 0 for one that is free.
+        admission: what connections pass before they are served.
+
+    Raises:
+        UserError: The host is not known, or the port cannot be had.
+    """
+    sockets = listen_tcp(host, port)
+    for each in sockets:
+        log.info("listening", address="{}:{}".format(*each.getsockname()))
+    return Listener(sockets, admission=admission)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -391,7 +431,7 @@ def adopt(fd: int, admission: Admission | None = None) -> Endpoint:
     if adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listening = adopted.dup()
         adopted.detach()
-        return Listener(listening, admission=admission)
+        return Listener([listening], admission=admission)
     try:
         adopted.getpeername()
     except OSError as error:

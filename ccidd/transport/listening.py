@@ -56,6 +56,33 @@ def listen_unix(path: Path, mode: int = OWNER_ONLY, group: int | None = None) ->
     return listening
 
 
+def listen_tcp(host: str, port: int) -> list[socket.socket]:
+    """Listens on a TCP port, at each address that a host has.
+
+    Args:
+        host: its name, or an address.
+        port: the port; at 0, each address gets one that is free.
+
+    Raises:
+        UserError: The host is not known, or the port cannot be had.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, _type, _protocol, _name, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            if address[0] in {each.getsockname()[0] for each in sockets}:
+                continue
+            sockets.append(socket.create_server(address, family=family, backlog=_BACKLOG))
+    except OSError as error:
+        for each in sockets:
+            each.close()
+        reason = error.strerror if isinstance(error, socket.gaierror) else None
+        reason = reason or (os.strerror(error.errno) if error.errno else str(error))
+        raise UserError(f"cannot listen on {host}:{port}: {reason}") from error
+    return sockets
+
+
 def _open_to(path: Path, mode: int, group: int | None) -> None:
     """Gives a socket's file, which is for its owner alone, to a group, and opens it to others."""
     # Not by its path: in a directory that others can write to, that may lead elsewhere by now.

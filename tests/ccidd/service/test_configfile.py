@@ -34,10 +34,16 @@ card = "carol"
 [readers.bob]
 transport = "vscard"
 connect = "localhost:2001"
+tls-creds = "/etc/pki/qemu"
+tls-hostname = "qemu.example.org"
 unsafe-trace-secrets = true
 cards = [{ type = "piv", card = "bob", vendor-extensions = false }]
 
 [readers.carol]
+
+[readers.dave]
+listen = "[::]:2002"
+insecure-tcp = true
 """
 
 
@@ -74,10 +80,13 @@ def test_a_whole_file(tmp_path: Path) -> None:
                 name="bob",
                 transport="vscard",
                 connect="localhost:2001",
+                tls_creds=Path("/etc/pki/qemu"),
+                tls_hostname="qemu.example.org",
                 cards=(CardOptions("piv", {"card": ("bob",), "vendor-extensions": ("off",)}),),
                 trace_has_secrets=True,
             ),
             ReaderConfiguration(name="carol", fd=4),
+            ReaderConfiguration(name="dave", listen="[::]:2002", insecure_tcp=True),
         ),
         state_dir=Path("/var/lib/ccidd"),
         state_key_file=Path("/etc/ccidd/key"),
@@ -100,7 +109,7 @@ AT = 'socket-path = "x"\n'
         ("quux = 1", "no key 'quux' here; known are log-level, readers, state-dir, state-key-file"),
         ("state-dir = ''", ": state-dir: this is to be a string that is not empty"),
         ("log-level = 'debgu'", "log-level: this is to be one of debug, info, warning, error; did"),
-        ("[readers.a]", ": readers.a: one of --socket-path, --fd or --connect is needed"),
+        ("[readers.a]", ": readers.a: one of --socket-path, --fd, --listen or --connect is needed"),
         ("[readers.a]\nsocket-pth = 'x'", "readers.a: there is no key 'socket-pth' here; did you"),
         (f"[readers.a]\n{AT}fd = 3", ": readers.a: --fd is not allowed with --socket-path"),
         ("[readers.a]\nfd = true", ": readers.a.fd: this is to be a number"),
@@ -126,6 +135,13 @@ AT = 'socket-path = "x"\n'
         (f"[readers.a]\n{AT}allow = 'uid:?'", "a: --allow=uid:?: there is no such user"),
         (f"[readers.a]\n{AT}allow = [1]", "a.allow: this is to be a string that is not empty, or"),
         (f"[readers.a]\n{AT}socket-mode = 432", "readers.a.socket-mode: this is to be a string"),
+        ("[readers.a]\nlisten = 'host:1'", "readers.a: TCP is for TLS: give certificates as QEMU"),
+        ("[readers.a]\nlisten = 'x'", "readers.a: --listen=x is not HOST:PORT"),
+        ("[readers.a]\nlisten = 'x:1'\ninsecure-tcp = 'on'", "insecure-tcp: this is to be true or"),
+        (
+            "[readers.a]\nfd = 9999\n[readers.b]\nfd = 9999",
+            "the readers a and b are both at 9999",
+        ),
         (f"[readers.a]\n{AT}[readers.b]\n{AT}", "the readers a and b are both at x"),
     ],
 )
