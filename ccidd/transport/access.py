@@ -60,6 +60,12 @@ class Rules:
         """Whether there are rules for certificates."""
         return bool(self.subjects or self.fingerprints)
 
+    def admit_certificate(self, subject: str, fingerprint: bytes) -> bool:
+        """Whether who has a certificate is let in."""
+        if not self.are_for_certificates:
+            return True
+        return subject in self.subjects or fingerprint in self.fingerprints
+
     def check_process(self, process: Credentials) -> None:
         """Holds a process against the rules.
 

@@ -150,6 +150,10 @@ class Listener(Endpoint):
                     refusal = error
                 except trio.WouldBlock:
                     refusal = RefusedError("too many wait already")
+                except Exception:
+                    # A fault of ours is no reason to let nobody else in.
+                    log.exception("admission_fault")
+                    refusal = RefusedError("it could not be looked at")
         finally:
             if scope in self._arriving:
                 self._arriving.remove(scope)

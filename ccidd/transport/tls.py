@@ -222,17 +222,17 @@ class Encrypted(Admission):
             await _send_alert(encrypted)
             raise RefusedError(_reason(error), peer) from error
         data = encrypted.getpeercert(binary_form=True)
-        self._check_certificate(data, peer)
-        return TlsStream(encrypted, data)
-
-    def _check_certificate(self, data: bytes, peer: dict[str, str]) -> None:
-        if not self._rules.are_for_certificates:
-            return
-        subject = subject_of(x509.load_der_x509_certificate(data))
+        try:
+            certificate = x509.load_der_x509_certificate(data)
+            subject = subject_of(certificate)
+        except ValueError as error:
+            raise RefusedError(f"its certificate cannot be read: {error}", peer) from error
         fingerprint = hashlib.sha256(data).digest()
-        if subject not in self._rules.subjects and fingerprint not in self._rules.fingerprints:
-            certificate = {"subject": subject, "sha256": fingerprint.hex()}
-            raise RefusedError("its certificate is not allowed", peer | certificate)
+        peer |= {"subject": subject, "sha256": fingerprint.hex()}
+        if not self._rules.admit_certificate(subject, fingerprint):
+            raise RefusedError("its certificate is not allowed", peer)
+        log.info("tls_begun", **peer)
+        return TlsStream(encrypted, certificate)
 
 
 class TlsStream(trio.abc.Stream):
@@ -240,12 +240,12 @@ class TlsStream(trio.abc.Stream):
 
     Args:
         stream: the connection; it is closed with this.
-        certificate: the peer's certificate (DER).
+        certificate: the peer's certificate.
     """
 
-    def __init__(self, stream: trio.SSLStream[PromptStream], certificate: bytes) -> None:
+    def __init__(self, stream: trio.SSLStream[PromptStream], certificate: x509.Certificate) -> None:
         self._stream = stream
-        self._certificate = x509.load_der_x509_certificate(certificate)
+        self._certificate = certificate
 
     @property
     def peer(self) -> str:

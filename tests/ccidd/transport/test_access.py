@@ -190,6 +190,29 @@ async def test_those_who_say_nothing_give_way_to_those_who_do(
     nursery.cancel_scope.cancel()
 
 
+class Faulty(Admission):
+    """Fails at whoever comes first."""
+
+    has_failed = False
+
+    async def admit(self, stream: trio.SocketStream) -> trio.abc.Stream:
+        if self.has_failed:
+            return stream
+        self.has_failed = True
+        raise ZeroDivisionError
+
+
+async def test_a_fault_costs_nobody_else_his_connection(
+    path: Path, logs: list[EventDict], nursery: trio.Nursery
+) -> None:
+    await nursery.start(listen(path, admission=Faulty()).run, greet)
+    async with await trio.open_unix_socket(str(path)) as stream:
+        assert await stream.receive_some(1) == b""
+    await say_bye(await trio.open_unix_socket(str(path)))
+    assert [entry["event"] for entry in logs] == ["admission_fault", "connection_refused"]
+    nursery.cancel_scope.cancel()
+
+
 async def test_not_more_than_a_few_wait_and_they_do_so_in_order(
     path: Path, logs: list[EventDict], nursery: trio.Nursery
 ) -> None:
