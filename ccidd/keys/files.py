@@ -82,6 +82,17 @@ def read_file(path: Path) -> bytes:
     return content
 
 
+def read_key_file(path: Path) -> bytes:
+    """Reads a file with private keys; it gives a warning if it is open to others.
+
+    Raises:
+        UserError: It cannot be read, or is larger than 1 MiB.
+    """
+    content, mode = _read_with_mode(path)
+    _warn_if_open_to_others(path, mode)
+    return content
+
+
 def _read_with_mode(path: Path) -> tuple[bytes, int]:
     path = located(path)
     try:
@@ -131,8 +142,7 @@ def load_credentials(path: Path, password: bytes | None) -> list[Credential]:
         UserError: The file cannot be read or decrypted, holds no key, a key without a certificate
             or a key of an unsupported kind.
     """
-    content, mode = _read_with_mode(path)
-    _warn_if_open_to_others(path, mode)
+    content = read_key_file(path)
     try:
         if b"-----BEGIN " in content:
             credentials = parse_pem(content, password)

@@ -42,11 +42,24 @@ from ccidd.service.service import Service
 from ccidd.transport.endpoint import take_systemd_fds
 
 # What says where a reader is, and what it is like; a configuration file says it itself.
-_SOCKETS: Final = ("socket_path", "fd", "connect")
-_READERS: Final = ("transport", "reader", "card", "trace", "unsafe_trace_secrets")
+_SOCKETS: Final = ("socket_path", "fd", "listen", "connect")
+_READERS: Final = (
+    "tls_creds",
+    "tls_hostname",
+    "insecure_tcp",
+    "socket_mode",
+    "socket_group",
+    "allow",
+    "transport",
+    "reader",
+    "card",
+    "trace",
+    "unsafe_trace_secrets",
+)
 
 _EPILOG: Final = """\
-One of --socket-path, --fd, --connect, --config, or a socket from systemd is needed. With QEMU:
+One of --socket-path, --fd, --listen, --connect, --config, or a socket from systemd is needed. With
+QEMU:
 
   ccidd --socket-path=/run/user/1000/card.sock
   qemu-system-x86_64 ... -chardev socket,id=card,path=/run/user/1000/card.sock \\
@@ -98,9 +111,50 @@ def _parser() -> OneLineParser:
         "--fd", metavar="N", type=int, help="serve an inherited socket, listening or connected"
     )
     sockets.add_argument(
+        "--listen", metavar="HOST:PORT", help="listen on a TCP port, with --tls-creds"
+    )
+    sockets.add_argument(
         "--connect",
         metavar="PATH|HOST:PORT",
         help="connect to a QEMU that listens (server=on), and again whenever the connection ends",
+    )
+    parser.add_argument(
+        "--tls-creds",
+        metavar="DIR",
+        type=path,
+        help="TCP is for TLS 1.3 with certificates on both sides: the directory with ours, and with"
+        " the authorities of our peers, as QEMU's tls-creds-x509 has them",
+    )
+    parser.add_argument(
+        "--tls-hostname",
+        metavar="NAME",
+        help="whose certificate the QEMU must have that we connect to (default: the HOST's)",
+    )
+    parser.add_argument(
+        "--insecure-tcp",
+        metavar="on|off",
+        choices=("on", "off"),
+        help="TCP without TLS: whoever reaches the connection can use the cards, read along and"
+        " change what is said",
+    )
+    parser.add_argument(
+        "--socket-mode",
+        metavar="MODE",
+        help="the mode of the socket at --socket-path, in octal (default: 0600)",
+    )
+    parser.add_argument(
+        "--socket-group",
+        metavar="GROUP",
+        help="the group that it belongs to, with --socket-mode=0660 for example",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="uid:USER|gid:GROUP|cert:SUBJECT",
+        action="append",
+        default=[],
+        help="who may be at the other end: of a Unix socket, by name or number (default: whoever"
+        " can connect); of TLS, by a certificate's subject or SHA-256 fingerprint (default: whoever"
+        " has a valid certificate); may be repeated",
     )
     parser.add_argument(
         "--transport",
@@ -224,6 +278,13 @@ def _reader(options: argparse.Namespace, systemd_fds: Sequence[int]) -> ReaderCo
         socket_path=options.socket_path,
         fd=systemd_fds[0] if systemd_fds else options.fd,
         connect=options.connect,
+        listen=options.listen,
+        tls_creds=options.tls_creds,
+        tls_hostname=options.tls_hostname,
+        insecure_tcp=options.insecure_tcp == "on",
+        socket_mode=options.socket_mode,
+        socket_group=options.socket_group,
+        allow=tuple(options.allow),
         options=parse_reader(options.reader) if options.reader else {},
         cards=tuple(parse_card(text) for text in options.card),
         trace=options.trace,

@@ -33,14 +33,21 @@ DEFAULT_FILE: Final = Path("/etc/ccidd/ccidd.toml")
 AWAITED_FD: Final = -1
 """In the place of a descriptor that is not there yet."""
 
-_SOCKETS: Final = ("socket-path", "connect", "fd")
+_SOCKETS: Final = ("socket-path", "connect", "listen", "fd")
 _GLOBAL: Final = ("control", "log-level", "readers", "state-dir", "state-key-file")
 READER_KEYS: Final = (
+    "allow",
     "cards",
     "connect",
     "fd",
+    "insecure-tcp",
+    "listen",
     "reader",
+    "socket-group",
+    "socket-mode",
     "socket-path",
+    "tls-creds",
+    "tls-hostname",
     "trace",
     "transport",
     "unsafe-trace-secrets",
@@ -150,6 +157,13 @@ def read_reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> Read
         socket_path=table.path("socket-path"),
         fd=systemd_fds.get(name, table.number("fd")),
         connect=table.text("connect"),
+        listen=table.text("listen"),
+        tls_creds=table.path("tls-creds"),
+        tls_hostname=table.text("tls-hostname"),
+        insecure_tcp=table.switch("insecure-tcp"),
+        socket_mode=table.text("socket-mode"),
+        socket_group=table.text("socket-group"),
+        allow=table.texts("allow"),
         options=make_reader(options.assignments(), options.where),
         cards=tuple(read_card(card) for card in table.tables("cards")),
         trace=table.path("trace"),
@@ -175,7 +189,7 @@ def read_card(table: Table) -> CardOptions:
 def _check_places(readers: Iterable[ReaderConfiguration]) -> None:
     used: dict[object, str | None] = {}
     for reader in readers:
-        place = reader.socket_path or reader.connect or reader.fd
+        place = reader.socket_path or reader.listen or reader.connect or reader.fd
         if place in used:
             raise reader.where.error(f"the readers {used[place]} and {reader.name} are at {place}")
         used[place] = reader.name

@@ -54,6 +54,14 @@ class Table:
             self.refuse(key, "a string that is not empty")
         return value
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Gives the strings of a list, or the one that stands in its place."""
+        value = self._values.get(key, [])
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) and text and "\0" not in text for text in texts):
+            self.refuse(key, "a string that is not empty, or a list of them")
+        return tuple(texts)
+
     def path(self, key: str) -> Path | None:
         """Gives a path."""
         value = self.text(key)

@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import stat
 import sys
 from functools import partial
 
@@ -13,6 +14,7 @@ from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import ReaderProfile
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.service import embedded
+from ccidd.service.allow import group_number, parse_allow, parse_mode
 from ccidd.service.cards import open_supply
 from ccidd.service.cardview import card_view, describe
 from ccidd.service.configuration import ReaderConfiguration
@@ -20,13 +22,25 @@ from ccidd.service.guards import protector
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
 from ccidd.service.requests import AgentConsent, AgentPins, Requests
-from ccidd.service.served import Background, LineReader, ServedReader, SocketReader
+from ccidd.service.served import Background, LineReader, OpenEndpoint, ServedReader, SocketReader
 from ccidd.service.slotcards import SlotCards, placed
 from ccidd.service.state import State
 from ccidd.service.supply import CardSupply
 from ccidd.service.trace import open_trace
-from ccidd.transport.endpoint import Connector, Endpoint, Handler, adopt, listen
+from ccidd.transport.access import Admission, Rules, Unencrypted
+from ccidd.transport.endpoint import (
+    Connector,
+    Endpoint,
+    Handler,
+    adopt,
+    host_and_port,
+    listen,
+    listen_at,
+    tcp_address,
+)
+from ccidd.transport.listening import OWNER_ONLY
 from ccidd.transport.serial import PseudoTerminal, serve_serial
+from ccidd.transport.tls import Encrypted, Role, X509Credentials
 from ccidd.transport.usbredir import UsbredirPort
 from ccidd.transport.vscard import serve_vscard
 
@@ -97,6 +111,7 @@ def _reader(
 ) -> ServedReader:
     """Puts a front door before slots."""
     slots = cards.slots
+    open_endpoint = _endpoint(configuration)
     trace = None
     if configuration.trace is not None:
         with configuration.where.naming("trace"):
@@ -124,7 +139,7 @@ def _reader(
             background = [port.run]
         reader = SocketReader(
             slots,
-            partial(_open_endpoint, configuration),
+            open_endpoint,
             handler,
             background,
             configuration=configuration,
@@ -142,13 +157,44 @@ def _stdout_is_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def _open_endpoint(configuration: ReaderConfiguration) -> Endpoint:
-    where = configuration.where
+def _endpoint(configuration: ReaderConfiguration) -> OpenEndpoint:
+    """Reads what stands at a front door, such as certificates; gives what opens it."""
+    rules = parse_allow(configuration.allow)
+    admission = _admission(configuration, rules)
+    if configuration.listen is not None:
+        address = host_and_port(configuration.listen)
+        return partial(_opened, configuration, "listen", partial(listen_at, *address, admission))
     if configuration.connect is not None:
-        return Connector(configuration.connect)
+        return partial(Connector, configuration.connect, admission=admission)
     if configuration.socket_path is not None:
-        with where.naming("socket-path"):
-            return listen(configuration.socket_path)
+        text, group = configuration.socket_mode, configuration.socket_group
+        mode = OWNER_ONLY if text is None else parse_mode(text)
+        if mode & stat.S_IWOTH and not rules.are_for_processes:
+            log.warning("socket_open_to_all", path=str(configuration.socket_path), advice="--allow")
+        number = None if group is None else group_number(group)
+        opener = partial(listen, configuration.socket_path, mode, number, admission)
+        return partial(_opened, configuration, "socket-path", opener)
     assert configuration.fd is not None
-    with where.naming("fd"):
-        return adopt(configuration.fd)
+    return partial(_opened, configuration, "fd", partial(adopt, configuration.fd, admission))
+
+
+def _opened(configuration: ReaderConfiguration, option: str, opener: OpenEndpoint) -> Endpoint:
+    with configuration.where.naming(option):
+        return opener()
+
+
+def _admission(configuration: ReaderConfiguration, rules: Rules) -> Admission:
+    if configuration.insecure_tcp:
+        log.warning("tcp_without_tls", advice="--tls-creds")
+    if configuration.tls_creds is None:
+        return Unencrypted(rules)
+    with configuration.where.naming("tls-creds"):
+        if configuration.connect is None:
+            # A connection that was inherited is taken for one that was accepted.
+            return Encrypted(X509Credentials(configuration.tls_creds, Role.SERVER), rules)
+        host = configuration.tls_hostname
+        if host is None:
+            address = tcp_address(configuration.connect)
+            assert address is not None
+            host, _port = address
+        return Encrypted(X509Credentials(configuration.tls_creds, Role.CLIENT), rules, host)

@@ -15,6 +15,9 @@ log-level = "debug"
 
 [readers.alice]
 socket-path = "/run/ccidd/alice.sock"
+socket-mode = "0660"
+socket-group = "0"
+allow = ["uid:1,gid:2", "uid:3"]
 reader = { level = "short", slots = 4 }
 trace = "/tmp/alice.pcapng"
 
@@ -31,10 +34,16 @@ card = "carol"
 [readers.bob]
 transport = "vscard"
 connect = "localhost:2001"
+tls-creds = "/etc/pki/qemu"
+tls-hostname = "qemu.example.org"
 unsafe-trace-secrets = true
 cards = [{ type = "piv", card = "bob", vendor-extensions = false }]
 
 [readers.carol]
+
+[readers.dave]
+listen = "[::]:2002"
+insecure-tcp = true
 """
 
 
@@ -50,6 +59,9 @@ def test_a_whole_file(tmp_path: Path) -> None:
             ReaderConfiguration(
                 name="alice",
                 socket_path=Path("/run/ccidd/alice.sock"),
+                socket_mode="0660",
+                socket_group="0",
+                allow=("uid:1,gid:2", "uid:3"),
                 options={"level": "short", "slots": "4"},
                 cards=(
                     CardOptions(
@@ -68,10 +80,13 @@ def test_a_whole_file(tmp_path: Path) -> None:
                 name="bob",
                 transport="vscard",
                 connect="localhost:2001",
+                tls_creds=Path("/etc/pki/qemu"),
+                tls_hostname="qemu.example.org",
                 cards=(CardOptions("piv", {"card": ("bob",), "vendor-extensions": ("off",)}),),
                 trace_has_secrets=True,
             ),
             ReaderConfiguration(name="carol", fd=4),
+            ReaderConfiguration(name="dave", listen="[::]:2002", insecure_tcp=True),
         ),
         state_dir=Path("/var/lib/ccidd"),
         state_key_file=Path("/etc/ccidd/key"),
@@ -94,7 +109,7 @@ AT = 'socket-path = "x"\n'
         ("quux = 1", "no key 'quux' here; known are control, "),
         ("state-dir = ''", ": state-dir: this is to be a string that is not empty"),
         ("log-level = 'debgu'", "log-level: this is to be one of debug, info, warning, error; did"),
-        ("[readers.a]", ": readers.a: one of socket-path, fd or connect is needed"),
+        ("[readers.a]", ": readers.a: one of socket-path, fd, listen or connect is needed"),
         ("[readers.a]\nsocket-pth = 'x'", "readers.a: there is no key 'socket-pth' here; did you"),
         (f"[readers.a]\n{AT}fd = 3", ": readers.a.fd: this is not allowed with socket-path"),
         ("[readers.a]\nfd = true", ": readers.a.fd: this is to be a number"),
@@ -124,6 +139,16 @@ AT = 'socket-path = "x"\n'
             "readers.a.cards[0].card: this is to be a string, a number, true or false, or a list",
         ),
         (f"[readers.a]\n{AT}[readers.b]\n{AT}", ": readers.b: the readers a and b are at x"),
+        (f"[readers.a]\n{AT}allow = 'uid:?'", "a.allow: uid:?: there is no such user"),
+        (f"[readers.a]\n{AT}allow = [1]", "a.allow: this is to be a string that is not empty, or"),
+        (f"[readers.a]\n{AT}socket-mode = 432", "readers.a.socket-mode: this is to be a string"),
+        ("[readers.a]\nlisten = 'host:1'", "readers.a: TCP is for TLS: give certificates as QEMU"),
+        ("[readers.a]\nlisten = 'x'", "readers.a.listen: x is not HOST:PORT"),
+        ("[readers.a]\nlisten = 'x:1'\ninsecure-tcp = 'on'", "insecure-tcp: this is to be true or"),
+        (
+            "[readers.a]\nfd = 9999\n[readers.b]\nfd = 9999",
+            "the readers a and b are at 9999",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:
