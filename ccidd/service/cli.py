@@ -21,7 +21,7 @@ from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configfile import DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
 from ccidd.service.daemon import serve
-from ccidd.service.log import LEVELS, configure_log
+from ccidd.service.log import AUTO, FORMATS, LEVELS, configure_log
 from ccidd.service.opening import open_readers
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
@@ -131,6 +131,12 @@ def _parser() -> OneLineParser:
         help="write PINs and keys into the trace as well",
     )
     parser.add_argument("--log-level", choices=LEVELS, help="what to log (default: info)")
+    parser.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        help="how to log: for people (console), as key=value (logfmt), as json, or with levels for"
+        " systemd's journal; default: what suits standard error (auto)",
+    )
     return parser
 
 
@@ -144,7 +150,10 @@ def _run(arguments: Sequence[str]) -> None:
         configuration = _configuration(options)
     except UserError as error:
         parser.error(str(error))
-    configure_log(options.log_level or configuration.log_level or "info")
+    configure_log(
+        options.log_level or configuration.log_level or "info",
+        options.log_format or configuration.log_format or AUTO,
+    )
     directory = options.state_dir or configuration.state_dir
     key_file = options.state_key_file or configuration.state_key_file
     with open_state_in(directory, key_file) as state:

@@ -129,9 +129,11 @@ class Configuration:
         state_dir: the state directory, if it is not to be the default.
         state_key_file: the file with the state's key, if there is one.
         log_level: what to log.
+        log_format: how to log it.
     """
 
     readers: tuple[ReaderConfiguration, ...]
     state_dir: Path | None = None
     state_key_file: Path | None = None
     log_level: str | None = None
+    log_format: str | None = None

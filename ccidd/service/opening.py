@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens what a configuration names: cards, sources of PINs, traces; but no sockets yet."""
 
-import os
 import sys
 from functools import partial
 
@@ -15,6 +14,7 @@ from ccidd.service.cards import open_stored_card, open_supply
 from ccidd.service.cardview import card_view, describe
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.guards import protector
+from ccidd.service.log import is_journal
 from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
 from ccidd.service.served import LineReader, ServedReader, SocketReader
 from ccidd.service.state import State
@@ -106,17 +106,11 @@ def _open_supplies(
             for options in configuration.cards
         ]
     record, secrets = embedded.load_or_make(state, configuration.name or embedded.NAME)
-    if secrets is not None and not _stdout_is_journal():
+    if secrets is not None and not is_journal(sys.stdout.fileno()):
         print(describe(card_view(state, record), secrets), flush=True)  # noqa: T201 (not for the log)
     elif secrets is not None:
         log.info("card_made", hint="`ccidd card reset-pin` gives it a PIN and shows it")
     return [FixedCard(open_stored_card(record, state))]
-
-
-def _stdout_is_journal() -> bool:
-    """Whether what is printed would stay in the journal, for others to read (systemd.exec(5))."""
-    status = os.fstat(sys.stdout.fileno())
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _open_endpoint(configuration: ReaderConfiguration) -> Endpoint:
