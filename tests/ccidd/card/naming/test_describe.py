@@ -42,7 +42,7 @@ NOBODY = Selected()
             "00CB3FFF055C035FC10500",
             "GET DATA 5FC105 (X.509 certificate for PIV authentication) Le=00",
         ),
-        (PIV, "00CB3FFF000000035C017E0000", "GET DATA 7E (discovery object) Le=0000"),
+        (PIV, "00CB3FFF0000035C017E0000", "GET DATA 7E (discovery object) Le=0000"),
         (PIV, "00CB3FFF055C035FC1FF00", "GET DATA 5FC1FF Le=00"),
         (PIV, "00CB3FFF00", "GET DATA ? Le=00"),
         (PIV, "10DB3FFF075C035FC1065300", "PUT DATA 5FC106 (security object), more follows Nc=7"),
