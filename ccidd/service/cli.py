@@ -134,6 +134,12 @@ def _parser() -> OneLineParser:
         action="store_true",
         help="write PINs and keys into the trace as well",
     )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="PATH",
+        type=path,
+        help="write counters and latencies into a file, as OpenMetrics text, every 15 seconds",
+    )
     parser.add_argument("--log-level", choices=LEVELS, help="what to log (default: info)")
     parser.add_argument(
         "--log-format",
@@ -168,7 +174,8 @@ def _run(arguments: Sequence[str]) -> None:
     directory = options.state_dir or configuration.state_dir
     key_file = options.state_key_file or configuration.state_key_file
     with open_state_in(directory, key_file) as state:
-        service = Service(ReaderOpener(state).open, load)
+        metrics_file = options.metrics_file or configuration.metrics_file
+        service = Service(ReaderOpener(state).open, load, metrics_file=metrics_file)
         with contextlib.ExitStack() as failing:
             failing.callback(service.close)
             service.open(configuration)

@@ -27,7 +27,14 @@ from ccidd.service.options import CardOptions, make_card, make_reader
 
 DEFAULT_FILE: Final = Path("/etc/ccidd/ccidd.toml")
 
-_GLOBAL: Final = ("log-format", "log-level", "readers", "state-dir", "state-key-file")
+_GLOBAL: Final = (
+    "log-format",
+    "log-level",
+    "metrics-file",
+    "readers",
+    "state-dir",
+    "state-key-file",
+)
 _READER: Final = (
     "cards",
     "connect",
@@ -68,6 +75,7 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
         state_key_file=table.path("state-key-file"),
         log_level=table.choice("log-level", LEVELS),
         log_format=table.choice("log-format", FORMATS),
+        metrics_file=table.path("metrics-file"),
     )
     if not configuration.readers:
         raise UserError(f"{file}: there is no reader; begin one with [readers.NAME]")

@@ -138,6 +138,7 @@ class Configuration:
         state_key_file: the file with the state's key, if there is one.
         log_level: what to log.
         log_format: how to log it.
+        metrics_file: where the statistics are written.
     """
 
     readers: tuple[ReaderConfiguration, ...]
@@ -145,3 +146,4 @@ class Configuration:
     state_key_file: Path | None = None
     log_level: str | None = None
     log_format: str | None = None
+    metrics_file: Path | None = None

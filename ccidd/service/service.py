@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -11,11 +12,12 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
-from ccidd.reader.observer import SlotObserver
-from ccidd.reader.slot import Slot
+from ccidd.service.apdulog import ApduLog
+from ccidd.service.cardevents import CardEvents
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.events import Events
 from ccidd.service.served import ServedReader
+from ccidd.service.statistics import MetricsFile, Statistics
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -57,9 +59,11 @@ class Service:
         open_reader: opens one; None if all are there from the start.
         load: reads the configuration again; None if there is no file.
         stays: whether to go on when no reader is left.
+        metrics_file: where the statistics are written, again and again.
 
     Attributes:
         events: what happens to readers and cards.
+        statistics: how often it happens, and how long it takes.
         changed: called when readers, or their connections, have changed; it must not wait.
         was_served: whether a guest ever spoke the right protocol.
     """
@@ -70,6 +74,7 @@ class Service:
         load: LoadConfiguration | None = None,
         *,
         stays: bool = False,
+        metrics_file: Path | None = None,
     ) -> None:
         self._open_reader = open_reader
         self._load = load
@@ -80,6 +85,8 @@ class Service:
         self._over = trio.Event()
         self._nursery: trio.Nursery | None = None
         self.events: Final = Events()
+        self.statistics: Final = Statistics()
+        self._metrics = None if metrics_file is None else MetricsFile(metrics_file, self.statistics)
         self.changed: Callable[[], None] = _ignore
         self.was_served = False
 
@@ -136,12 +143,16 @@ class Service:
             self._nursery = nursery
             for place in list(self._places.values()):
                 await nursery.start(self._keep, place)
+            if self._metrics is not None:
+                nursery.start_soon(self._metrics.run)
             task_status.started()
             await self._over.wait()
             self.events.emit("STOPPING")
             async with trio.open_nursery() as stopping:
                 for reader in self.readers.values():
                     stopping.start_soon(reader.stop)
+            if self._metrics is not None:
+                await self._metrics.finish()
             nursery.cancel_scope.cancel()
 
     def quit(self) -> None:
@@ -280,9 +291,13 @@ class Service:
         """Serves a reader until it is removed, or no connection can come any more."""
         reader = place.reader
         reader.changed = self._tell_connections(reader)
-        observer = SlotEvents(reader.name, self.events)
+        observers = [
+            self.statistics.add(reader.name, len(reader.slots)),
+            ApduLog(),
+            CardEvents(reader.name, reader.guest, self.events),
+        ]
         self.events.emit("READER_ADDED", reader=reader.name)
-        for slot in reader.slots:
+        for slot, observer in product(reader.slots, observers):
             slot.observe(observer)
         try:
             with place.scope:
@@ -291,6 +306,8 @@ class Service:
             reader.close()
             self.was_served = self.was_served or reader.was_served
             del self._places[reader.name]
+            if place.scope.cancelled_caught:
+                self.statistics.remove(reader.name)
             place.ended.set()
             self.events.emit("READER_REMOVED", reader=reader.name)
             self.changed()
@@ -300,31 +317,12 @@ class Service:
     def _tell_connections(self, reader: ServedReader) -> Callable[[], None]:
         def tell() -> None:
             name = "CONNECTION_OPENED" if reader.is_connected else "CONNECTION_CLOSED"
+            if reader.is_connected:
+                self.statistics.connected(reader.name)
             self.events.emit(name, reader=reader.name, guest=reader.guest.name)
             self.changed()
 
         return tell
-
-
-class SlotEvents(SlotObserver):
-    """Makes events of what happens in the slots of a reader.
-
-    Args:
-        reader: the reader's name.
-        events: where they go.
-    """
-
-    def __init__(self, reader: str, events: Events) -> None:
-        self._reader = reader
-        self._events = events
-
-    def inserted(self, slot: Slot) -> None:
-        """See `SlotObserver.inserted`."""
-        self._events.emit("CARD_INSERTED", reader=self._reader, slot=slot.index)
-
-    def removed(self, slot: Slot) -> None:
-        """See `SlotObserver.removed`."""
-        self._events.emit("CARD_REMOVED", reader=self._reader, slot=slot.index)
 
 
 def _globals(configuration: Configuration) -> Configuration:
