@@ -23,7 +23,7 @@ from ccidd.service.served import Background, LineReader, ServedReader, SocketRea
 from ccidd.service.slotcards import SlotCards, placed
 from ccidd.service.state import State
 from ccidd.service.supply import CardSupply
-from ccidd.service.trace import open_trace
+from ccidd.service.trace import Tracer
 from ccidd.transport.endpoint import Connector, Endpoint, Handler, adopt, listen
 from ccidd.transport.serial import PseudoTerminal, serve_serial
 from ccidd.transport.usbredir import UsbredirPort
@@ -87,27 +87,28 @@ def _reader(
 ) -> ServedReader:
     """Puts a front door before slots."""
     slots = cards.slots
-    trace = None
+    tracer = Tracer(configuration.transport, profile)
     if configuration.trace is not None:
-        trace = open_trace(
-            configuration.trace,
-            configuration.transport,
-            profile,
-            with_secrets=configuration.trace_has_secrets,
-        )
+        tracer.open(configuration.trace, with_secrets=configuration.trace_has_secrets)
     if configuration.transport == "serial":
         assert configuration.socket_path is not None
         guest.name = "this host"
         line = PseudoTerminal(configuration.socket_path)
-        on_line = partial(serve_serial, line, slots, profile, pins, trace)
+        on_line = partial(serve_serial, line, slots, profile, pins, tracer)
         reader: ServedReader = LineReader(
-            slots, line, on_line, configuration=configuration, cards=cards, guest=guest
+            slots,
+            line,
+            on_line,
+            configuration=configuration,
+            cards=cards,
+            guest=guest,
+            tracer=tracer,
         )
     else:
-        handler: Handler = partial(serve_vscard, slot=slots[0], witness=trace)
+        handler: Handler = partial(serve_vscard, slot=slots[0], witness=tracer)
         background: list[Background] = []
         if configuration.transport == "usbredir":
-            port = UsbredirPort(UsbReader(slots, profile, pins, trace), slots)
+            port = UsbredirPort(UsbReader(slots, profile, pins, tracer), slots)
             handler = port.serve
             background = [port.run]
         reader = SocketReader(
@@ -118,9 +119,8 @@ def _reader(
             configuration=configuration,
             cards=cards,
             guest=guest,
+            tracer=tracer,
         )
-    if trace is not None:
-        reader.resources.callback(trace.close)
     return reader
 
 

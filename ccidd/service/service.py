@@ -291,6 +291,8 @@ class Service:
         """Serves a reader until it is removed, or no connection can come any more."""
         reader = place.reader
         reader.changed = self._tell_connections(reader)
+        if reader.tracer is not None:
+            reader.tracer.changed = self._tell_traces(reader)
         observers = [
             self.statistics.add(reader.name, len(reader.slots)),
             ApduLog(),
@@ -321,6 +323,13 @@ class Service:
                 self.statistics.connected(reader.name)
             self.events.emit(name, reader=reader.name, guest=reader.guest.name)
             self.changed()
+
+        return tell
+
+    def _tell_traces(self, reader: ServedReader) -> Callable[[Path, bool], None]:
+        def tell(file: Path, is_running: bool) -> None:  # noqa: FBT001 (a callback)
+            name = "TRACE_STARTED" if is_running else "TRACE_STOPPED"
+            self.events.emit(name, reader=reader.name, file=str(file))
 
         return tell
 
