@@ -26,7 +26,7 @@ from ccidd.service.control.options import control_help, parse_control, take_cont
 from ccidd.service.control.server import ControlServer
 from ccidd.service.daemon import serve
 from ccidd.service.events import Events
-from ccidd.service.log import LEVELS, configure_log
+from ccidd.service.log import AUTO, FORMATS, LEVELS, configure_log
 from ccidd.service.opening import ReaderOpener
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
@@ -202,7 +202,19 @@ def _parser() -> OneLineParser:
         action="store_true",
         help="write PINs and keys into the trace as well",
     )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="PATH",
+        type=path,
+        help="write counters and latencies into a file, as OpenMetrics text, every 15 seconds",
+    )
     parser.add_argument("--log-level", choices=LEVELS, help="what to log (default: info)")
+    parser.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        help="how to log: for people (console), as key=value (logfmt), as json, or with levels for"
+        " systemd's journal; default: what suits standard error (auto)",
+    )
     return parser
 
 
@@ -227,14 +239,22 @@ def _run(arguments: Sequence[str]) -> None:
             configuration = Configuration((_reader(options, [fd for _name, fd in systemd_fds]),))
     except UserError as error:
         parser.error(str(error))
-    configure_log(options.log_level or configuration.log_level or "info")
+    configure_log(
+        options.log_level or configuration.log_level or "info",
+        options.log_format or configuration.log_format or AUTO,
+    )
     directory = options.state_dir or configuration.state_dir
     key_file = options.state_key_file or configuration.state_key_file
     with open_state_in(directory, key_file) as state:
         events = Events()
         requests = Requests(events)
-        opener = ReaderOpener(state, requests)
-        service = Service(opener.open, load, events=events, requests=requests)
+        service = Service(
+            ReaderOpener(state, requests).open,
+            load,
+            events=events,
+            requests=requests,
+            metrics_file=options.metrics_file or configuration.metrics_file,
+        )
         with contextlib.ExitStack() as failing:
             failing.callback(service.close)
             service.open(configuration)

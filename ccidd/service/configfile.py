@@ -24,7 +24,7 @@ from ccidd.errors import UserError
 from ccidd.service.configtable import Table
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
 from ccidd.service.control.options import read_control
-from ccidd.service.log import LEVELS
+from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import CardOptions, make_card, make_reader
 from ccidd.service.where import PlacedError, in_file
 
@@ -34,7 +34,15 @@ AWAITED_FD: Final = -1
 """In the place of a descriptor that is not there yet."""
 
 _SOCKETS: Final = ("socket-path", "connect", "listen", "fd")
-_GLOBAL: Final = ("control", "log-level", "readers", "state-dir", "state-key-file")
+_GLOBAL: Final = (
+    "control",
+    "log-format",
+    "log-level",
+    "metrics-file",
+    "readers",
+    "state-dir",
+    "state-key-file",
+)
 READER_KEYS: Final = (
     "allow",
     "cards",
@@ -133,6 +141,8 @@ def _globals(table: Table) -> Configuration:
         state_key_file=table.path("state-key-file"),
         log_level=table.choice("log-level", LEVELS),
         control=read_control(table),
+        log_format=table.choice("log-format", FORMATS),
+        metrics_file=table.path("metrics-file"),
     )
 
 

@@ -238,6 +238,8 @@ class Configuration:
         state_key_file: the file with the state's key, if there is one.
         log_level: what to log.
         control: the control sockets.
+        log_format: how to log it.
+        metrics_file: where the statistics are written.
     """
 
     readers: tuple[ReaderConfiguration, ...]
@@ -245,3 +247,5 @@ class Configuration:
     state_key_file: Path | None = None
     log_level: str | None = None
     control: tuple[ControlOptions, ...] = ()
+    log_format: str | None = None
+    metrics_file: Path | None = None

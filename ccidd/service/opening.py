@@ -2,7 +2,6 @@
 """Opens what a configuration names: cards, sources of PINs, traces; but no sockets yet."""
 
 import contextlib
-import os
 import stat
 import sys
 from functools import partial
@@ -19,6 +18,7 @@ from ccidd.service.cards import open_supply
 from ccidd.service.cardview import card_view, describe
 from ccidd.service.configuration import ReaderConfiguration
 from ccidd.service.guards import protector
+from ccidd.service.log import is_journal
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
 from ccidd.service.requests import AgentConsent, AgentPins, Requests
@@ -26,7 +26,7 @@ from ccidd.service.served import Background, LineReader, OpenEndpoint, ServedRea
 from ccidd.service.slotcards import SlotCards, placed
 from ccidd.service.state import State
 from ccidd.service.supply import CardSupply
-from ccidd.service.trace import open_trace
+from ccidd.service.trace import Tracer
 from ccidd.transport.access import Admission, Rules, Unencrypted
 from ccidd.transport.endpoint import (
     Connector,
@@ -95,7 +95,7 @@ class ReaderOpener:
         """Gives the card of a reader that is told of none; a new one is told of once."""
         name = configuration.name or embedded.NAME
         record, secrets = embedded.load_or_make(self._state, name)
-        if secrets is not None and not _stdout_is_journal():
+        if secrets is not None and not is_journal(sys.stdout.fileno()):
             print(describe(card_view(self._state, record), secrets), flush=True)  # noqa: T201 (not for the log)
         elif secrets is not None:
             log.info("card_made", hint="`ccidd card reset-pin` gives it a PIN and shows it")
@@ -112,29 +112,30 @@ def _reader(
     """Puts a front door before slots."""
     slots = cards.slots
     open_endpoint = _endpoint(configuration)
-    trace = None
+    tracer = Tracer(configuration.transport, profile)
     if configuration.trace is not None:
         with configuration.where.naming("trace"):
-            trace = open_trace(
-                configuration.trace,
-                configuration.transport,
-                profile,
-                with_secrets=configuration.trace_has_secrets,
-            )
+            tracer.open(configuration.trace, with_secrets=configuration.trace_has_secrets)
     if configuration.transport == "serial":
         assert configuration.socket_path is not None
         guest.name = "this host"
         with configuration.where.naming("socket-path"):
             line = PseudoTerminal(configuration.socket_path)
-        on_line = partial(serve_serial, line, slots, profile, pins, trace)
+        on_line = partial(serve_serial, line, slots, profile, pins, tracer)
         reader: ServedReader = LineReader(
-            slots, line, on_line, configuration=configuration, cards=cards, guest=guest
+            slots,
+            line,
+            on_line,
+            configuration=configuration,
+            cards=cards,
+            guest=guest,
+            tracer=tracer,
         )
     else:
-        handler: Handler = partial(serve_vscard, slot=slots[0], witness=trace)
+        handler: Handler = partial(serve_vscard, slot=slots[0], witness=tracer)
         background: list[Background] = []
         if configuration.transport == "usbredir":
-            port = UsbredirPort(UsbReader(slots, profile, pins, trace), slots)
+            port = UsbredirPort(UsbReader(slots, profile, pins, tracer), slots)
             handler = port.serve
             background = [port.run]
         reader = SocketReader(
@@ -145,16 +146,9 @@ def _reader(
             configuration=configuration,
             cards=cards,
             guest=guest,
+            tracer=tracer,
         )
-    if trace is not None:
-        reader.resources.callback(trace.close)
     return reader
-
-
-def _stdout_is_journal() -> bool:
-    """Whether what is printed would stay in the journal, for others to read (systemd.exec(5))."""
-    status = os.fstat(sys.stdout.fileno())
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _endpoint(configuration: ReaderConfiguration) -> OpenEndpoint:

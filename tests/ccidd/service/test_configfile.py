@@ -12,6 +12,7 @@ WHOLE = """
 state-dir = "/var/lib/ccidd"
 state-key-file = "/etc/ccidd/key"
 log-level = "debug"
+log-format = "json"
 
 [readers.alice]
 socket-path = "/run/ccidd/alice.sock"
@@ -91,6 +92,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
         state_dir=Path("/var/lib/ccidd"),
         state_key_file=Path("/etc/ccidd/key"),
         log_level="debug",
+        log_format="json",
     )
 
 
