@@ -66,13 +66,16 @@ def test_a_file_has_strings_and_tables(tmp_path: Path) -> None:
         ("/a,x=1", "--control=/a: there is no option 'x'; --control=help lists them"),
     ],
 )
-def test_what_is_wrong_is_told(text: str, message: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told(text: str, message: str) -> None:
     with pytest.raises(UserError) as refused:
         parse_control(text)
     assert str(refused.value) == message
-    result = run_ccidd("--socket-path=x", f"--control={text}")
+
+
+def test_a_wrong_option_ends_the_program_at_once() -> None:
+    result = run_ccidd("--socket-path=x", "--control=/a", "--control=/b,role=root")
     assert result.returncode == 2
-    assert message in result.stderr
+    assert "--control=/b: there is no role 'root'" in result.stderr
 
 
 @pytest.mark.parametrize(
