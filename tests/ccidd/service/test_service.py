@@ -15,7 +15,6 @@ from ccidd.service.service import Service
 from ccidd.service.state import State
 from qemu_peer import QemuPeer
 
-
 GET_DISCOVERY = bytes.fromhex("00CB3FFF035C017E")
 
 
