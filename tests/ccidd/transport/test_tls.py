@@ -561,6 +561,12 @@ def test_files_that_are_missing_or_wrong_are_named(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("host", ["", "a..b", ".a", "x" * 64 + ".org", "%eth0"])
+def test_a_name_that_no_host_can_have_is_refused_at_once(tmp_path: Path, host: str) -> None:
+    with pytest.raises(UserError, match="is no name that a certificate can have"):
+        Encrypted(credentials(tmp_path, "client", Case()), None, host)
+
+
 def test_a_key_that_others_can_read_gives_a_warning(tmp_path: Path, logs: list[EventDict]) -> None:
     directory = AUTHORITY.write(tmp_path, "server", OURS)
     (directory / "server-key.pem").chmod(0o644)
