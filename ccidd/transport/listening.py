@@ -85,6 +85,8 @@ def listen_tcp(host: str, port: int) -> list[socket.socket]:
 
 def _open_to(path: Path, mode: int, group: int | None) -> None:
     """Gives a socket's file, which is for its owner alone, to a group, and opens it to others."""
+    if group is None and stat.S_IMODE(path.lstat().st_mode) == mode:
+        return
     # Not by its path: in a directory that others can write to, that may lead elsewhere by now.
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
