@@ -21,7 +21,8 @@ from ccidd import __version__
 from ccidd.errors import UserError
 from ccidd.service import cardcommand
 from ccidd.service.cardtypes import CARD_TYPES
-from ccidd.service.configfile import DEFAULT_FILE, load_configuration
+from ccidd.service.check import command
+from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
 from ccidd.service.daemon import serve
 from ccidd.service.log import LEVELS, configure_log
@@ -42,6 +43,8 @@ from ccidd.transport.endpoint import take_systemd_fds
 _SOCKETS: Final = ("socket_path", "fd", "connect")
 _READERS: Final = ("transport", "reader", "card", "trace", "unsafe_trace_secrets")
 
+_DESCRIPTION: Final = "A virtual smart-card reader, with its cards, for QEMU's socket chardev."
+
 _EPILOG: Final = """\
 One of --socket-path, --fd, --connect, --config, or a socket from systemd is needed. With QEMU:
 
@@ -51,7 +54,8 @@ One of --socket-path, --fd, --connect, --config, or a socket from systemd is nee
 
 With reconnect=1 behind the path QEMU comes back after ccidd was restarted.
 
-`ccidd card --help` tells about the cards that ccidd keeps itself.
+`ccidd card --help` tells about the cards that ccidd keeps itself, `ccidd check --help` how to find
+out what is wrong before it is served.
 """
 
 
@@ -66,15 +70,19 @@ def main() -> None:
     with told_in_one_line("ccidd"):
         if arguments[:1] == ["card"]:
             cardcommand.run(arguments[1:])
+        elif arguments[:1] == ["check"]:
+            _check(arguments[1:])
         else:
             _run(arguments)
 
 
-def _parser() -> OneLineParser:
+def _parser(
+    program: str = "ccidd", description: str = _DESCRIPTION, epilog: str = _EPILOG
+) -> OneLineParser:
     parser = OneLineParser(
-        prog="ccidd",
-        description="A virtual smart-card reader, with its cards, for QEMU's socket chardev.",
-        epilog=_EPILOG,
+        prog=program,
+        description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -167,6 +175,21 @@ def _run(arguments: Sequence[str]) -> None:
         served = trio.run(serve, service)
     if not served:
         sys.exit(1)
+
+
+def _check(arguments: Sequence[str]) -> None:
+    parser = _parser("ccidd check", command.DESCRIPTION, "")
+    command.add_options(parser)
+    options = parser.parse_args(arguments)
+    configuration = None
+    try:
+        file = _file(options)
+        if file is None:
+            fds = [] if _sockets(options) else [AWAITED_FD]
+            configuration = Configuration((_reader(options, fds),))
+    except UserError as error:
+        parser.error(str(error))
+    command.run(options, configuration, file)
 
 
 def _sockets(options: argparse.Namespace) -> list[str]:

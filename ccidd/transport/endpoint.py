@@ -130,6 +130,29 @@ class Connected(Endpoint):
         self._stream.socket.close()
 
 
+def tcp_target(target: str, where: str = "") -> tuple[str, int] | None:
+    """Gives the host and the port that a connector's target is, or None if it is a path.
+
+    Args:
+        target: a path, or HOST:PORT; see `Connector`.
+        where: what gave the target, for people.
+
+    Raises:
+        UserError: The target is neither.
+    """
+    if target and ("/" in target or ":" not in target):
+        return None
+    match = _HOST_AND_PORT.fullmatch(target)
+    if match is None or not 0 < int(match["port"]) < 1 << 16:
+        raise UserError(f"{where}{target} is neither a path nor HOST:PORT")
+    host = match["v6"] or match["host"]
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise UserError(f"{where}{target} has no host name before its port") from error
+    return host, int(match["port"])
+
+
 class Reconnect(Enum):
     """When a connector connects again."""
 
@@ -165,19 +188,9 @@ class Connector(Endpoint):
     ) -> None:
         self._target = target
         self._reconnect = reconnect
-        self._tcp: tuple[str, int] | None = None
         self.reached = trio.Event()
         self.failure: str | None = None
-        if target and ("/" in target or ":" not in target):
-            return
-        match = _HOST_AND_PORT.fullmatch(target)
-        if match is None or not 0 < int(match["port"]) < 1 << 16:
-            raise UserError(f"{where}{target} is neither a path nor HOST:PORT")
-        self._tcp = match["v6"] or match["host"], int(match["port"])
-        try:
-            self._tcp[0].encode("idna")
-        except UnicodeError as error:
-            raise UserError(f"{where}{target} has no host name before its port") from error
+        self._tcp = tcp_target(target, where)
 
     async def run(
         self,
@@ -263,15 +276,26 @@ def listen(path: Path) -> Listener:
     return Listener(listening, path)
 
 
-def _remove_stale_socket(path: Path) -> None:
+def has_socket(path: Path) -> bool:
+    """Tells whether there is a socket where one is to be made, in use or not.
+
+    Raises:
+        UserError: Something else is there, or it cannot be seen.
+    """
     try:
         is_socket = stat.S_ISSOCK(path.lstat().st_mode)
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
         raise UserError(f"cannot listen on {path}: {error.strerror}") from error
     if not is_socket:
         raise UserError(f"cannot listen on {path}: it exists and is no socket")
+    return True
+
+
+def _remove_stale_socket(path: Path) -> None:
+    if not has_socket(path):
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
