@@ -191,10 +191,13 @@ class Service:
                 raise UserError("what is new beside the readers needs a restart of ccidd")
             changes = await self._apply(configuration.readers)
             self._configuration = configuration
-        log.info("reloaded", added=changes.added, removed=changes.removed, changed=changes.changed)
-        self.events.emit(
-            "RELOADED", added=changes.added, removed=changes.removed, changed=changes.changed
-        )
+        found = {
+            "added": changes.added,
+            "removed": changes.removed,
+            "changed": changes.changed,
+        }
+        log.info("reloaded", **{key: ",".join(names) for key, names in found.items() if names})
+        self.events.emit("RELOADED", **found)
         return changes
 
     async def _apply(self, readers: Iterable[ReaderConfiguration]) -> Changes:
