@@ -46,9 +46,7 @@ def look_at_certificate(
     elif now + SOON > end:
         yield warning(where, f"{name} expires on {end:%Y-%m-%d}; renew it")
     if now < begin:
-        yield warning(
-            where, f"{name} is valid only from {begin:%Y-%m-%d %H:%M} UTC; is the clock right?"
-        )
+        yield warning(where, f"{name} is not valid before {begin:%Y-%m-%d %H:%M} UTC")
     try:
         key, signature = certificate.public_key(), certificate.signature_hash_algorithm
     except (ValueError, UnsupportedAlgorithm):

@@ -11,15 +11,10 @@ from ccidd.service.cards import open_pcsc
 from ccidd.service.check.finding import Finding, error, ok, warning
 from ccidd.service.options import CardOptions
 
-_NO_SERVICE: Final = 0x8010001D
 _SECURITY_VIOLATION: Final = 0x8010006A
 
-_ADVICE: Final = {
-    _NO_SERVICE: "; is pcscd there? run: systemctl enable --now pcscd.socket",
-    _SECURITY_VIOLATION: (
-        "; polkit does not let this user in: docs/hardware.md has the rule that does"
-    ),
-}
+_NOT_LET_IN: Final = "polkit does not let this user in: docs/hardware.md has the rule that does"
+_NOT_THERE: Final = "is pcscd there? run: systemctl enable --now pcscd.socket"
 
 
 def look_at_reader(options: CardOptions) -> Iterator[Finding]:
@@ -39,7 +34,8 @@ def look_at_reader(options: CardOptions) -> Iterator[Finding]:
         readers = context.readers()
         states = context.wait_for_change(dict.fromkeys(readers, 0), 0) if readers else {}
     except PcscError as failed:
-        yield error(options.where, f"{failed}{_ADVICE.get(failed.code, '')}")
+        advice = _NOT_LET_IN if failed.code == _SECURITY_VIOLATION else _NOT_THERE
+        yield error(options.where, f"{failed}; {advice}")
         return
     finally:
         context.close()
@@ -48,7 +44,7 @@ def look_at_reader(options: CardOptions) -> Iterator[Finding]:
     if not ours:
         there = ", ".join(repr(name) for name in readers) or "none"
         yield warning(
-            options.where.of("reader"), f"no such reader is there now; there are: {there}"
+            options.where.of("reader"), f"there is no such reader now; there are: {there}"
         )
     for name, state in ours.items():
         if state.is_present:

@@ -32,10 +32,11 @@ def look_at_tokens(options: CardOptions) -> Iterator[Finding]:
     found: list[PresentToken] = []
     for module in choice.modules:
         try:
-            tokens = list_tokens(module, timeout=TOKEN_TIMEOUT)
+            listed = list_tokens(module, timeout=TOKEN_TIMEOUT)
         except UserError as error:
             yield refusal(error, Severity.WARNING, options.where.of("token"))
             continue
+        tokens = sorted(listed, key=lambda token: token.info.label)
         labels = ", ".join(repr(each.info.label) for each in tokens) or "none"
         yield ok(options.where, f"the PKCS#11 module {module} works; tokens there: {labels}")
         found += [each for each in tokens if choice.includes(each)]
@@ -53,7 +54,7 @@ def _look_at_count(options: CardOptions, found: Sequence[PresentToken]) -> Itera
     if not found:
         yield warning(
             options.where.of("token"),
-            "no such token is there now; until it comes the slot is empty",
+            "there is no such token now; the slot is empty until it comes",
         )
     elif len(found) > options.slot_count:
         yield warning(
