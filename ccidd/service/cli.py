@@ -19,10 +19,11 @@ import trio
 
 from ccidd import __version__
 from ccidd.errors import UserError
-from ccidd.service import cardcommand
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configfile import DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
+from ccidd.service.control.options import control_help, parse_control, take_control_fds
+from ccidd.service.control.server import ControlServer
 from ccidd.service.daemon import serve
 from ccidd.service.events import Events
 from ccidd.service.log import LEVELS, configure_log
@@ -67,6 +68,9 @@ def main() -> None:
         return
     with told_in_one_line("ccidd"):
         if arguments[:1] == ["card"]:
+            # What serving does not need takes a third of the time until "ready".
+            from ccidd.service import cardcommand  # noqa: PLC0415
+
             cardcommand.run(arguments[1:])
         else:
             _run(arguments)
@@ -126,6 +130,14 @@ def _parser() -> OneLineParser:
     )
     add_state_options(parser)
     parser.add_argument(
+        "--control",
+        metavar="PATH,OPTION=VALUE,...",
+        action="append",
+        default=[],
+        help="a socket through which ccidd is seen and told what to do while it runs, in the form"
+        " of QEMU's QMP; may be repeated; --control=help explains",
+    )
+    parser.add_argument(
         "--trace",
         metavar="FILE.pcapng",
         type=path,
@@ -146,9 +158,13 @@ def _run(arguments: Sequence[str]) -> None:
     if "help" in options.card or options.reader == "help":
         print(card_help() if "help" in options.card else reader_help())  # noqa: T201 (asked for)
         return
-    systemd_fds = take_systemd_fds(os.environ)
+    if "help" in options.control:
+        print(control_help())  # noqa: T201 (asked for)
+        return
+    control, systemd_fds = take_control_fds(take_systemd_fds(os.environ))
     load = None
     try:
+        control += [parse_control(text) for text in options.control]
         file = _file(options)
         if file is not None:
             load = partial(load_configuration, file, dict(systemd_fds))
@@ -169,7 +185,8 @@ def _run(arguments: Sequence[str]) -> None:
             failing.callback(service.close)
             service.open(configuration)
             failing.pop_all()
-        served = trio.run(serve, service)
+        sockets = ControlServer([*control, *configuration.control], service, state)
+        served = trio.run(serve, service, sockets)
     if not served:
         sys.exit(1)
 

@@ -22,13 +22,14 @@ from typing import Final
 from ccidd.errors import UserError
 from ccidd.service.configtable import Table
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
+from ccidd.service.control.options import read_control
 from ccidd.service.log import LEVELS
 from ccidd.service.options import CardOptions, make_card, make_reader
 
 DEFAULT_FILE: Final = Path("/etc/ccidd/ccidd.toml")
 
-_GLOBAL: Final = ("log-level", "readers", "state-dir", "state-key-file")
-_READER: Final = (
+_GLOBAL: Final = ("control", "log-level", "readers", "state-dir", "state-key-file")
+READER_KEYS: Final = (
     "cards",
     "connect",
     "fd",
@@ -63,10 +64,11 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
     if unused:
         raise UserError(f"{file}: systemd passed the socket {unused[0]!r}, but no reader has it")
     configuration = Configuration(
-        tuple(_reader(name, readers.table(name, _READER), systemd_fds) for name in readers),
+        tuple(read_reader(name, readers.table(name, READER_KEYS), systemd_fds) for name in readers),
         state_dir=table.path("state-dir"),
         state_key_file=table.path("state-key-file"),
         log_level=table.choice("log-level", LEVELS),
+        control=read_control(table),
     )
     if not configuration.readers:
         raise UserError(f"{file}: there is no reader; begin one with [readers.NAME]")
@@ -74,7 +76,17 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
     return configuration
 
 
-def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
+def read_reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
+    """Reads the table of a reader.
+
+    Args:
+        name: its name.
+        table: what it is like, with the keys `READER_KEYS`.
+        systemd_fds: the descriptors that systemd passed, by their names.
+
+    Raises:
+        UserError: Something in it is wrong.
+    """
     sockets = [key for key in ("socket-path", "connect", "fd") if key in table]
     if name in systemd_fds and sockets:
         raise UserError(f"{table.where}: systemd passed its socket; leave out {sockets[0]}")
@@ -90,7 +102,7 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
         fd=systemd_fds.get(name, table.number("fd")),
         connect=table.text("connect"),
         options=options,
-        cards=tuple(_card(card) for card in table.tables("cards")),
+        cards=tuple(read_card(card) for card in table.tables("cards")),
         trace=table.path("trace"),
         trace_has_secrets=table.switch("unsafe-trace-secrets"),
     )
@@ -101,7 +113,12 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
     return reader
 
 
-def _card(table: Table) -> CardOptions:
+def read_card(table: Table) -> CardOptions:
+    """Reads the table of a card.
+
+    Raises:
+        UserError: Something in it is wrong.
+    """
     kind = table.text("type")
     if kind is None:
         table.refuse("type", "there: piv, cac, ...")

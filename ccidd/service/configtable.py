@@ -90,6 +90,19 @@ class Table:
             tables.append(type(self)(self._join(f"{key}[{index}]"), value))
         return tables
 
+    def texts_or_tables(self, key: str) -> list[str | Self]:
+        """Gives the strings and tables of a list."""
+        values = self._typed(key, list, "a list of strings or tables") or []
+        each: list[str | Self] = []
+        for index, value in enumerate(values):
+            if isinstance(value, dict):
+                each.append(type(self)(self._join(f"{key}[{index}]"), value))
+            elif isinstance(value, str) and value and "\0" not in value:
+                each.append(value)
+            else:
+                self.refuse(f"{key}[{index}]", "a string that is not empty, or a table")
+        return each
+
     def assignments(self, *, without: Collection[str] = ()) -> list[str]:
         """Gives all as the command line has it: OPTION=VALUE, more than once for a list."""
         return [

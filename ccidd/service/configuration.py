@@ -8,6 +8,7 @@ from typing import Final
 
 from ccidd.errors import UserError
 from ccidd.reader.profile import Level, ReaderProfile
+from ccidd.service.control.options import ControlOptions
 from ccidd.service.guards import guard_rules
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import reader_profile
@@ -137,9 +138,11 @@ class Configuration:
         state_dir: the state directory, if it is not to be the default.
         state_key_file: the file with the state's key, if there is one.
         log_level: what to log.
+        control: the control sockets.
     """
 
     readers: tuple[ReaderConfiguration, ...]
     state_dir: Path | None = None
     state_key_file: Path | None = None
     log_level: str | None = None
+    control: tuple[ControlOptions, ...] = ()

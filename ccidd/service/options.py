@@ -242,7 +242,7 @@ def parse_card(text: str) -> CardOptions:
         UserError: The type or an option is unknown, missing or given twice, or two options exclude
             each other.
     """
-    kind, *assignments = _split(text)
+    kind, *assignments = split(text)
     return make_card(kind, assignments)
 
 
@@ -259,7 +259,7 @@ def make_card(kind: str, assignments: Sequence[str]) -> CardOptions:
     where = f"--card={kind}"
     if kind != PCSC and kind not in CARD_TYPES:
         raise UserError(f"{where}: there is no such type of card; --card=help lists them")
-    values = _parse(where, "--card", _joined(assignments), card_options(kind))
+    values = parse_options(where, "--card", _joined(assignments), card_options(kind))
     for name in _switches(kind):
         if values.get(name, ("off",))[0] not in {"on", "off"}:
             raise UserError(f"{where}: the option {name} is on or off")
@@ -357,7 +357,7 @@ def parse_reader(text: str) -> Mapping[str, str]:
     Raises:
         UserError: An option is unknown or given twice.
     """
-    return make_reader(_split(text))
+    return make_reader(split(text))
 
 
 def make_reader(assignments: Sequence[str]) -> Mapping[str, str]:
@@ -369,13 +369,24 @@ def make_reader(assignments: Sequence[str]) -> Mapping[str, str]:
     Raises:
         UserError: As `parse_reader`.
     """
-    values = _parse("--reader", "--reader", assignments, READER_OPTIONS)
+    values = parse_options("--reader", "--reader", assignments, READER_OPTIONS)
     return {name: value for name, (value,) in values.items()}
 
 
-def _parse(
+def parse_options(
     where: str, help_option: str, assignments: Sequence[str], known: Mapping[str, OptionHelp]
 ) -> Mapping[str, tuple[str, ...]]:
+    """Reads options: OPTION=VALUE each.
+
+    Args:
+        where: what gave them, for people.
+        help_option: the option of the command line whose value `help` lists them.
+        assignments: the options.
+        known: which there are.
+
+    Raises:
+        UserError: One is unknown, has no value, or is given twice.
+    """
     values: dict[str, tuple[str, ...]] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
@@ -398,7 +409,7 @@ def _find(name: str, known: Mapping[str, OptionHelp]) -> OptionHelp | None:
     return None
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """Splits at commas; two commas stand for one in the value."""
     # No argument of a program can hold a NUL.
     return [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
@@ -409,9 +420,9 @@ def card_help() -> str:
     lines = ["--card=TYPE,OPTION=VALUE,...   (a comma in a value is written twice)", ""]
     for name, kind in CARD_TYPES.items():
         lines.append(f"{name}: {kind.description}")
-        lines += _describe(card_options(name))
+        lines += describe_options(card_options(name))
     lines.append(f"{PCSC}: {PCSC_DESCRIPTION}")
-    lines += _describe(card_options(PCSC))
+    lines += describe_options(card_options(PCSC))
     lines += [
         "",
         "Without --card, ccidd serves an embedded PIV card, which it makes when it is first needed",
@@ -428,10 +439,11 @@ def reader_help() -> str:
         f"  {name:9} {identity.vendor_id:04X}:{identity.product_id:04X}  {identity.note}"
         for name, identity in IDENTITIES.items()
     ]
-    return "\n".join([title, "", *_describe(READER_OPTIONS), "", "Profiles:", *profiles])
+    return "\n".join([title, "", *describe_options(READER_OPTIONS), "", "Profiles:", *profiles])
 
 
-def _describe(options: Mapping[str, OptionHelp]) -> Iterator[str]:
+def describe_options(options: Mapping[str, OptionHelp]) -> Iterator[str]:
+    """Gives the lines that explain options."""
     for name, info in options.items():
         suffix = " (repeatable)" if info.repeatable else ""
         yield f"  {name}={info.value}{suffix}"

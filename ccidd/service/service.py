@@ -66,6 +66,7 @@ class Service:
         requests: questions that wait for an agent.
         changed: called when readers, or their connections, have changed; it must not wait.
         was_served: whether a guest ever spoke the right protocol.
+        was_told: whether it ends because it was told to.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Service:
         self.requests: Final = requests or Requests(self.events)
         self.changed: Callable[[], None] = _ignore
         self.was_served = False
+        self.was_told = False
 
     @property
     def readers(self) -> Mapping[str, ServedReader]:
@@ -153,7 +155,13 @@ class Service:
 
     def quit(self) -> None:
         """Has it end: what is in flight is answered, cards and readers go, and sockets close."""
+        self.was_told = True
         self._over.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is to end, or has ended."""
+        return self._over.is_set()
 
     async def wait_until_over(self) -> None:
         """Waits until it is to end."""
@@ -302,7 +310,7 @@ class Service:
             self.events.emit("READER_REMOVED", reader=reader.name)
             self.changed()
         if not self._places and not self._stays and not place.scope.cancelled_caught:
-            self.quit()
+            self._over.set()
 
     def _tell_connections(self, reader: ServedReader) -> Callable[[], None]:
         def tell() -> None:

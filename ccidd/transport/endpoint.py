@@ -80,6 +80,11 @@ class Listener(Endpoint):
         self._made = made
         self._identity = _identity(made) if made else None
 
+    @property
+    def listener(self) -> trio.SocketListener:
+        """The socket, for who serves several connections at a time."""
+        return self._listener
+
     async def run(
         self,
         handler: Handler,

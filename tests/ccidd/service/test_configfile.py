@@ -91,7 +91,7 @@ AT = 'socket-path = "x"\n'
         ("a = [", "Invalid value (at end of document)"),
         ("x = 1\nx = 2\n", "Cannot overwrite a value (at line 2"),
         ("stat-dir = 'x'", "there is no key 'stat-dir' here; did you mean state-dir?"),
-        ("quux = 1", "no key 'quux' here; known are log-level, readers, state-dir, state-key-file"),
+        ("quux = 1", "no key 'quux' here; known are control, "),
         ("state-dir = ''", ": state-dir: this is to be a string that is not empty"),
         ("log-level = 'debgu'", "log-level: this is to be one of debug, info, warning, error; did"),
         ("[readers.a]", ": readers.a: one of --socket-path, --fd or --connect is needed"),
