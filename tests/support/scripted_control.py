@@ -5,9 +5,10 @@ It is for what the real one never says; tests/ccidd/service/ctl/test_control.py 
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import trio
 import trio.testing
@@ -26,7 +27,7 @@ from ccid_protocol.qmp import (
 )
 from ccidd.service.ctl.client import Client
 
-Answer = JSON | Error | Callable[[Mapping[str, JSON]], JSON | Error]
+Answer: TypeAlias = JSON | Error
 
 
 @dataclass
@@ -34,12 +35,14 @@ class ScriptedControl:
     """The server.
 
     Attributes:
-        answers: what each command returns, or what says so; those that are not there are unknown.
+        answers: what each command returns; those that are not there are unknown.
+        functions: instead, what says so, from its arguments.
         capabilities: what the greeting has.
         requests: what has come, but for what every connection begins with.
     """
 
     answers: dict[str, Answer] = field(default_factory=dict)
+    functions: dict[str, Callable[[Mapping[str, JSON]], Answer]] = field(default_factory=dict)
     capabilities: tuple[str, ...] = ("agent",)
     requests: list[tuple[str, Mapping[str, JSON]]] = field(default_factory=list)
     connections: int = 0
@@ -95,9 +98,10 @@ class ScriptedControl:
     def _answer(self, request: Request) -> Return | Error:
         self.requests.append((request.execute, request.arguments))
         self._arrived.set()
-        default = {} if request.execute == "qmp_capabilities" else _UNKNOWN
-        answer = self.answers.get(request.execute, default)
-        value = answer(request.arguments) if callable(answer) else answer
+        default: Answer = {} if request.execute == "qmp_capabilities" else _UNKNOWN
+        value = self.answers.get(request.execute, default)
+        if request.execute in self.functions:
+            value = self.functions[request.execute](request.arguments)
         if isinstance(value, Error):
             return Error(value.error_class, value.description, request.id)
         return Return(value, request.id)
@@ -108,7 +112,7 @@ _UNKNOWN = Error(ErrorClass.COMMAND_NOT_FOUND, "there is no command of this name
 
 @contextlib.asynccontextmanager
 async def listening(
-    path: Path, serve: Callable[[trio.SocketStream], object]
+    path: Path, serve: Callable[[trio.SocketStream], Awaitable[object]]
 ) -> AsyncIterator[None]:
     """Has a socket served; its file goes at the end."""
     listener = trio.socket.socket(trio.socket.AF_UNIX)

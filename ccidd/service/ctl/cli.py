@@ -21,6 +21,7 @@ from ccidd.service.ctl.agent import Agent, Person
 from ccidd.service.ctl.client import Client, connected, default_socket, keep_connected
 from ccidd.service.ctl.commands import Subparsers, add_commands, execute
 from ccidd.service.ctl.completion import SHELLS, completion
+from ccidd.service.ctl.summary import for_people
 from ccidd.service.ctl.terminal import Terminal
 from ccidd.service.ctl.watch import watch
 from ccidd.service.log import configure_log
@@ -150,7 +151,7 @@ def _ask(options: argparse.Namespace) -> None:
             value = await execute(client, options)
         if options.json:
             return json.dumps(value, indent=2, ensure_ascii=False)
-        return "" if value == {} else tables.whole(value, tables.terminal_width())
+        return "" if value == {} else tables.whole(for_people(value), tables.terminal_width())
 
     if shown := trio.run(ask):
         _show(shown)
@@ -164,23 +165,28 @@ def _watch(options: argparse.Namespace) -> None:
 def _agent(options: argparse.Namespace) -> None:
     configure_log("warning")
     person: Person = Terminal() if options.pinentry is None else PinentryProgram(options.pinentry)
+    failure: UserError | None = None
 
     async def serve(client: Client) -> NoReturn:
         await Agent(client, person, _tell).run()
 
-    async def follow() -> None:
-        await keep_connected(_socket(options), serve, _tell, as_agent=True, reconnects=True)
+    async def follow(program: trio.CancelScope) -> None:
+        nonlocal failure
+        try:
+            await keep_connected(_socket(options), serve, _tell, as_agent=True, reconnects=True)
+        except UserError as error:
+            failure = error
+            program.cancel()
 
     async def run() -> None:
         # A terminal must get its echo back, whatever ends this.
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(follow)
+                nursery.start_soon(follow, nursery.cancel_scope)
                 async for _number in signals:
                     break
                 nursery.cancel_scope.cancel()
 
-    try:
-        trio.run(run)
-    except* UserError as errors:
-        raise UserError(f"{errors.exceptions[0]}") from errors
+    trio.run(run)
+    if failure is not None:
+        raise failure

@@ -38,7 +38,7 @@ def shown(value: JSON) -> str:
         case Mapping():
             text = " ".join(f"{name}={shown(each)}" for name, each in value.items())
         case [*items]:
-            text = ",".join(map(shown, items))
+            text = ", ".join(map(shown, items))
         case None:
             text = ""
         case _:

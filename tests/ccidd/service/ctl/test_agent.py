@@ -68,9 +68,9 @@ class Asking:
         self._nursery = nursery
         self.events = Events()
         self.requests = Requests(self.events)
-        self.control = ScriptedControl(
-            {"query-requests": lambda _: self.requests.pending(), "answer-request": self._answer}
-        )
+        self.control = ScriptedControl()
+        self.control.functions["query-requests"] = lambda _arguments: self.requests.pending()
+        self.control.functions["answer-request"] = self._answer
         self.answers: list[PinEntry | bool] = []
         self.told: list[str] = []
         self.failure: UserError | None = None
@@ -273,7 +273,7 @@ async def test_a_connection_that_ends_closes_what_is_open(
 async def test_an_answer_that_ccidd_does_not_take_is_told(nursery: trio.Nursery) -> None:
     asking = Asking(nursery)
     nursery.start_soon(asking.tell)
-    asking.control.answers["answer-request"] = Error("GenericError", "not now")
+    asking.control.functions["answer-request"] = lambda _: Error("GenericError", "not now")
     nursery.start_soon(asking.serve, Person(ENTERED))
     await settled()
     nursery.start_soon(asking.pin, verification())
@@ -285,7 +285,7 @@ async def test_an_answer_that_ccidd_does_not_take_is_told(nursery: trio.Nursery)
 async def test_a_ccidd_that_is_not_understood_ends_it(
     asking: Asking, nursery: trio.Nursery
 ) -> None:
-    asking.control.answers["query-requests"] = ["what is this"]
+    asking.control.functions["query-requests"] = lambda _: ["what is this"]
     await asking.serve(Person())
     assert "use its own version" in str(asking.failure)
     nursery.cancel_scope.cancel()

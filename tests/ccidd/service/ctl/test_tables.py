@@ -42,8 +42,8 @@ def test_a_table_fits_the_terminal_at_the_cost_of_its_widest_columns() -> None:
         (0.25, "0.25"),
         (1000000.0, "1e+06"),
         ("guest win11", "guest win11"),
-        (["sign", "decrypt"], "sign,decrypt"),
-        ({"a": 1, "b": [2, None]}, "a=1 b=2,-"),
+        (["sign", "decrypt"], "sign, decrypt"),
+        ({"a": 1, "b": [2, None]}, "a=1 b=2, -"),
     ],
 )
 def test_each_value_is_one_line(value: JSON, text: str) -> None:
@@ -66,7 +66,7 @@ def test_an_object_has_a_member_a_line_and_tables_in_it_below() -> None:
         "  alice  2",
         "limits:",
         "  clients  16",
-        "roles    observe,agent",
+        "roles    observe, agent",
     ]
 
 
