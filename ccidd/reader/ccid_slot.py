@@ -60,7 +60,7 @@ from ccidd.reader.exchange import (
 from ccidd.reader.presence import Presence
 from ccidd.reader.profile import CLOCK, DATA_RATES, Level, ReaderProfile
 from ccidd.reader.secure import PinPad
-from ccidd.reader.slot import Contacts, Insertion, Slot
+from ccidd.reader.slot import Insertion, Slot
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -361,10 +361,10 @@ class CcidSlot:
         self._deactivate()
         try:
             with trio.move_on_after(POWER_ON_TIMEOUT):
-                atr = await insertion.contacts.power_on()
+                atr = await insertion.power_on()
                 if not {0, 1} & set(atr.protocols):
                     raise SlotFailure(SlotError.ICC_PROTOCOL_NOT_SUPPORTED)
-                self._active = self._activate(insertion.contacts, atr)
+                self._active = self._activate(insertion, atr)
                 return DataBlock(command.slot, command.seq, self.status, atr.encode())
             raise SlotFailure(SlotError.ICC_MUTE)
         finally:
@@ -389,15 +389,15 @@ class CcidSlot:
         data = await self._pin_pad.carry_out(command.data, card.exchange)
         return DataBlock(command.slot, command.seq, self.status, data)
 
-    def _activate(self, contacts: Contacts, atr: ATR) -> ActiveCard:
+    def _activate(self, card: Insertion, atr: ATR) -> ActiveCard:
         if self._profile.level is Level.TPDU:
             assert self._tasks is not None
-            tpdu = TpduExchange(contacts, atr, self._tasks)
+            tpdu = TpduExchange(card, atr, self._tasks)
             return ActiveCard(atr, tpdu, default_parameters(atr))
         if self._profile.level is Level.SHORT_APDU:
-            return ActiveCard(atr, ShortApduExchange(contacts), automatic_parameters(atr))
+            return ActiveCard(atr, ShortApduExchange(card), automatic_parameters(atr))
         max_data = self._profile.max_message_length - HEADER_SIZE
-        exchange = ExtendedApduExchange(contacts, max_data)
+        exchange = ExtendedApduExchange(card, max_data)
         return ActiveCard(atr, exchange, automatic_parameters(atr))
 
     def _deactivate(self) -> None:
@@ -415,8 +415,8 @@ class CcidSlot:
 
         Before the reader runs no card has had power.
         """
-        if self._tasks is not None and insertion.contacts.cut_power():
-            self._tasks.start_soon(_settle, insertion.contacts)
+        if self._tasks is not None and insertion.cut_power():
+            self._tasks.start_soon(_settle, insertion)
 
     # The card comes and goes.
 
@@ -439,8 +439,8 @@ class CcidSlot:
                 await self._idle.wait()
 
 
-async def _settle(contacts: Contacts) -> None:
+async def _settle(card: Insertion) -> None:
     try:
-        await contacts.settle()
+        await card.settle()
     except Exception:
         log.exception("card_fault")

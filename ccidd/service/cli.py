@@ -6,10 +6,13 @@ foreground, the options for sockets and capabilities, exit status 2 for wrong op
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -22,7 +25,7 @@ from ccidd.service.configfile import DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
 from ccidd.service.daemon import serve
 from ccidd.service.log import LEVELS, configure_log
-from ccidd.service.opening import open_readers
+from ccidd.service.opening import ReaderOpener
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
     OneLineParser,
@@ -32,6 +35,7 @@ from ccidd.service.parser import (
     path,
     told_in_one_line,
 )
+from ccidd.service.service import Service
 from ccidd.transport.endpoint import take_systemd_fds
 
 # What says where a reader is, and what it is like; a configuration file says it itself.
@@ -140,39 +144,51 @@ def _run(arguments: Sequence[str]) -> None:
     if "help" in options.card or options.reader == "help":
         print(card_help() if "help" in options.card else reader_help())  # noqa: T201 (asked for)
         return
+    systemd_fds = take_systemd_fds(os.environ)
+    load = None
     try:
-        configuration = _configuration(options)
+        file = _file(options)
+        if file is not None:
+            load = partial(load_configuration, file, dict(systemd_fds))
+            configuration = load()
+        else:
+            configuration = Configuration((_reader(options, [fd for _name, fd in systemd_fds]),))
     except UserError as error:
         parser.error(str(error))
     configure_log(options.log_level or configuration.log_level or "info")
     directory = options.state_dir or configuration.state_dir
     key_file = options.state_key_file or configuration.state_key_file
     with open_state_in(directory, key_file) as state:
-        readers = open_readers(configuration, state)
-        served = trio.run(serve, readers)
+        service = Service(ReaderOpener(state).open, load)
+        with contextlib.ExitStack() as failing:
+            failing.callback(service.close)
+            service.open(configuration)
+            failing.pop_all()
+        served = trio.run(serve, service)
     if not served:
         sys.exit(1)
 
 
-def _configuration(options: argparse.Namespace) -> Configuration:
-    """Gives what the command line says, or the file that it names."""
-    systemd_fds = take_systemd_fds(os.environ)
-    sockets = [name for name in _SOCKETS if getattr(options, name) is not None]
-    file = options.config
+def _sockets(options: argparse.Namespace) -> list[str]:
+    """Gives the options that say where a reader is."""
+    return [name for name in _SOCKETS if getattr(options, name) is not None]
+
+
+def _file(options: argparse.Namespace) -> Path | None:
+    """Gives the configuration file that is to be used, if one is."""
+    sockets = _sockets(options)
+    file: Path | None = options.config
     if file is None and not sockets and DEFAULT_FILE.exists():
         file = DEFAULT_FILE
-    if file is not None:
-        others = [*sockets, *(name for name in _READERS if getattr(options, name))]
-        if others:
-            other = others[0].replace("_", "-")
-            raise UserError(f"--{other} is not allowed with the file {file}: put it there")
-        return load_configuration(file, dict(systemd_fds))
-    return Configuration((_reader(options, sockets, [fd for _name, fd in systemd_fds]),))
+    others = [*sockets, *(name for name in _READERS if getattr(options, name))]
+    if file is not None and others:
+        other = others[0].replace("_", "-")
+        raise UserError(f"--{other} is not allowed with the file {file}: put it there")
+    return file
 
 
-def _reader(
-    options: argparse.Namespace, sockets: Sequence[str], systemd_fds: Sequence[int]
-) -> ReaderConfiguration:
+def _reader(options: argparse.Namespace, systemd_fds: Sequence[int]) -> ReaderConfiguration:
+    sockets = _sockets(options)
     if systemd_fds and sockets:
         option = sockets[0].replace("_", "-")
         raise UserError(f"--{option} is not allowed with a socket from systemd (LISTEN_FDS)")

@@ -15,6 +15,9 @@ from ccidd.transport.endpoint import Connector
 from ccidd.transport.serial import serial_model
 from ccidd.transport.sockets import name_of
 
+ONLY_READER: Final = "reader"
+"""The name of a reader that has none, being the only one."""
+
 TRANSPORTS: Final = ("usbredir", "vscard", "serial")
 
 
@@ -43,6 +46,11 @@ class ReaderConfiguration:
     cards: tuple[CardOptions, ...] = ()
     trace: Path | None = None
     trace_has_secrets: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its name, also where it is the only one."""
+        return self.name or ONLY_READER
 
     @property
     def slot_count(self) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves readers until a signal ends it.
+"""Runs a service until a signal ends it.
 
 Files and keys are opened before this, so that what is wrong with them is told at once. Here signals
 are caught, sockets are opened, and "ready" is logged, and said to the service manager, in this
@@ -7,26 +7,29 @@ order. At the end the readers are unplugged, which answers what is in flight and
 away from the guests; only then are connections closed.
 """
 
-import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 
 import structlog
 import trio
 
+from ccidd.errors import UserError
 from ccidd.service.notify import Notifier
-from ccidd.service.served import ServedReader
+from ccidd.service.service import Service
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-async def serve(readers: Sequence[ServedReader]) -> bool:
-    """Serves readers until SIGTERM or SIGINT, or until no connection can come any more.
+async def serve(service: Service) -> bool:
+    """Serves until SIGTERM or SIGINT, or until no connection can come any more.
+
+    SIGHUP has a configuration file read again; without one it ends the process, as it does by
+    itself when a terminal is closed.
 
     Args:
-        readers: the readers.
+        service: what to serve; it is closed in any case.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -35,56 +38,66 @@ async def serve(readers: Sequence[ServedReader]) -> bool:
         UserError: A socket cannot be opened.
     """
     notifier = Notifier.take(os.environ)
+    obeyed = [signal.SIGTERM, signal.SIGINT]
+    if service.can_reload:
+        obeyed.append(signal.SIGHUP)
     was_told = False
-    with (
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-        contextlib.ExitStack() as sockets,
-    ):
-        for reader in readers:
-            sockets.enter_context(reader.opened())
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(notifier.keep_alive)
-            await nursery.start(_run_all, readers, nursery.cancel_scope)
-            for reader in readers:
-                reader.changed = partial(_tell_status, notifier, readers)
-            _tell_status(notifier, readers)
-            notifier.ready()
-            log.info("ready")
-            await _wait_for_signal(signals)
-            was_told = True
-            notifier.stopping()
-            async with trio.open_nursery() as stopping:
-                for reader in readers:
-                    stopping.start_soon(reader.stop)
-            nursery.cancel_scope.cancel()
+    try:
+        with trio.open_signal_receiver(*obeyed) as signals:
+            service.listen()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(notifier.keep_alive)
+                await nursery.start(_run, service, nursery.cancel_scope)
+                service.changed = partial(_tell_status, notifier, service)
+                service.changed()
+                notifier.ready()
+                log.info("ready")
+                nursery.start_soon(_tell_stop, service, notifier)
+                was_told = await _obey(signals, service, notifier)
+    finally:
+        service.close()
     log.info("stopped")
-    return was_told or any(reader.was_served for reader in readers)
+    return was_told or service.was_served
 
 
-async def _run_all(
-    readers: Sequence[ServedReader],
-    service: trio.CancelScope,
-    *,
-    task_status: trio.TaskStatus[None],
+async def _run(
+    service: Service, nursery: trio.CancelScope, *, task_status: trio.TaskStatus[None]
 ) -> None:
-    """Runs readers, and ends the service when none of them can be reached any more."""
-    async with trio.open_nursery() as nursery:
-        for reader in readers:
-            await nursery.start(reader.run)
-        task_status.started()
-    service.cancel()
+    await service.run(task_status=task_status)
+    nursery.cancel()
 
 
-def _tell_status(notifier: Notifier, readers: Sequence[ServedReader]) -> None:
+async def _tell_stop(service: Service, notifier: Notifier) -> None:
+    await service.wait_until_over()
+    notifier.stopping()
+
+
+async def _obey(signals: AsyncIterator[int], service: Service, notifier: Notifier) -> bool:
+    """Does what signals say until one says to stop; then the service ends by itself."""
+    async for number in signals:
+        if number == signal.SIGHUP:
+            await _reload(service, notifier)
+        else:
+            log.info("stopping", signal=signal.Signals(number).name)
+            service.quit()
+            return True
+    return False
+
+
+async def _reload(service: Service, notifier: Notifier) -> None:
+    notifier.reloading()
+    try:
+        await service.reload()
+    except UserError as error:
+        log.error("reload_failed", reason=f"{error}")  # noqa: TRY400 (it says all)
+    notifier.ready()
+
+
+def _tell_status(notifier: Notifier, service: Service) -> None:
+    readers = service.readers.values()
     connected = sum(reader.is_connected for reader in readers)
     if len(readers) == 1:
         text = "a guest is connected" if connected else "no guest is connected"
     else:
         text = f"{len(readers)} readers, {connected} of them connected to guests"
     notifier.status(text)
-
-
-async def _wait_for_signal(signals: AsyncIterator[int]) -> None:
-    async for number in signals:
-        log.info("stopping", signal=signal.Signals(number).name)
-        return

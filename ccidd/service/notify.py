@@ -7,6 +7,7 @@ assignments to the socket that `$NOTIFY_SOCKET` names.
 
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 from typing import Final, Self
 
@@ -47,6 +48,11 @@ class Notifier:
     def ready(self) -> None:
         """Tells that the service is ready: whoever connects from now on is served."""
         self._send("READY=1")
+
+    def reloading(self) -> None:
+        """Tells that the configuration is being read again; `ready` tells the end of it."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
     def status(self, text: str) -> None:
         """Tells people what the service is about, in one line."""

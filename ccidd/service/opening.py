@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens what a configuration names: cards, sources of PINs, traces; but no sockets yet."""
 
+import contextlib
 import os
 import sys
 from functools import partial
@@ -8,17 +9,20 @@ from functools import partial
 import structlog
 
 from ccidd.card.guard.guest import Guest
-from ccidd.errors import UserError
+from ccidd.reader.pinentry.source import PinSource
+from ccidd.reader.profile import ReaderProfile
 from ccidd.reader.usb_reader import UsbReader
 from ccidd.service import embedded
-from ccidd.service.cards import open_stored_card, open_supply
+from ccidd.service.cards import open_supply
 from ccidd.service.cardview import card_view, describe
-from ccidd.service.configuration import Configuration, ReaderConfiguration
+from ccidd.service.configuration import ReaderConfiguration
 from ccidd.service.guards import protector
+from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
-from ccidd.service.served import LineReader, ServedReader, SocketReader
+from ccidd.service.served import Background, LineReader, ServedReader, SocketReader
+from ccidd.service.slotcards import SlotCards, placed
 from ccidd.service.state import State
-from ccidd.service.supply import CardSupply, FixedCard, fill
+from ccidd.service.supply import CardSupply
 from ccidd.service.trace import open_trace
 from ccidd.transport.endpoint import Connector, Endpoint, Handler, adopt, listen
 from ccidd.transport.serial import PseudoTerminal, serve_serial
@@ -28,45 +32,61 @@ from ccidd.transport.vscard import serve_vscard
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def open_readers(configuration: Configuration, state: State) -> list[ServedReader]:
-    """Opens all readers of a configuration.
-
-    Raises:
-        UserError: Something cannot be used; where there are several readers, the message says of
-            which.
-    """
-    readers = []
-    pinentries = Pinentries()
-    for each in configuration.readers:
-        try:
-            readers.append(open_reader(each, state, pinentries))
-        except UserError as error:
-            if each.name is None:
-                raise
-            raise UserError(f"the reader {each.name}: {error}") from error
-    return readers
-
-
-def open_reader(
-    configuration: ReaderConfiguration, state: State, pinentries: Pinentries
-) -> ServedReader:
-    """Opens a reader.
+class ReaderOpener:
+    """Opens readers.
 
     Args:
-        configuration: what it is like.
-        state: what its cards remember.
-        pinentries: through which people are asked.
-
-    Raises:
-        UserError: Something cannot be used.
+        state: what cards remember.
     """
-    name = configuration.name
-    profile = configuration.profile(state.directory)
-    guest = Guest()
-    supplies = _open_supplies(configuration, state, guest, pinentries)
-    pins = pin_source(configuration.options, pinentries)
-    slots, fillings = fill(supplies, profile.slots)
-    profile = with_pin_entry(profile, pins)
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._pinentries = Pinentries()
+
+    def open(self, configuration: ReaderConfiguration) -> ServedReader:
+        """Opens a reader with its cards; it may block.
+
+        Args:
+            configuration: what it is like.
+
+        Raises:
+            UserError: Something cannot be used.
+        """
+        with contextlib.ExitStack() as failing:
+            guest = Guest()
+            profile = configuration.profile(self._state.directory)
+            pins = pin_source(configuration.options, self._pinentries)
+            cards = SlotCards(profile.slots, partial(self._open_supply, guest), self._state)
+            failing.callback(cards.close)
+            for index, options in placed(configuration.cards or [self._embedded(configuration)]):
+                cards.put(index, options)
+            reader = _reader(configuration, with_pin_entry(profile, pins), pins, cards, guest)
+            failing.pop_all()
+        return reader
+
+    def _open_supply(self, guest: Guest, options: CardOptions, state: State) -> CardSupply:
+        return open_supply(options, state, protector(options, guest, self._pinentries))
+
+    def _embedded(self, configuration: ReaderConfiguration) -> CardOptions:
+        """Gives the card of a reader that is told of none; a new one is told of once."""
+        name = configuration.name or embedded.NAME
+        record, secrets = embedded.load_or_make(self._state, name)
+        if secrets is not None and not _stdout_is_journal():
+            print(describe(card_view(self._state, record), secrets), flush=True)  # noqa: T201 (not for the log)
+        elif secrets is not None:
+            log.info("card_made", hint="`ccidd card reset-pin` gives it a PIN and shows it")
+        return CardOptions(record.type, {"card": (name,)})
+
+
+def _reader(
+    configuration: ReaderConfiguration,
+    profile: ReaderProfile,
+    pins: PinSource | None,
+    cards: SlotCards,
+    guest: Guest,
+) -> ServedReader:
+    """Puts a front door before slots."""
+    slots = cards.slots
     trace = None
     if configuration.trace is not None:
         trace = open_trace(
@@ -75,42 +95,33 @@ def open_reader(
             profile,
             with_secrets=configuration.trace_has_secrets,
         )
-    background = [filling.run for filling in fillings]
     if configuration.transport == "serial":
         assert configuration.socket_path is not None
         guest.name = "this host"
         line = PseudoTerminal(configuration.socket_path)
         on_line = partial(serve_serial, line, slots, profile, pins, trace)
-        return LineReader(slots, line, on_line, background=background, name=name)
-    handler: Handler = partial(serve_vscard, slot=slots[0], witness=trace)
-    if configuration.transport == "usbredir":
-        port = UsbredirPort(UsbReader(slots, profile, pins, trace), slots)
-        handler = port.serve
-        background = [port.run, *background]
-    return SocketReader(
-        slots,
-        partial(_open_endpoint, configuration),
-        handler,
-        background=background,
-        name=name,
-        guest=guest,
-    )
-
-
-def _open_supplies(
-    configuration: ReaderConfiguration, state: State, guest: Guest, pinentries: Pinentries
-) -> list[CardSupply]:
-    if configuration.cards:
-        return [
-            open_supply(options, state, protector(options, guest, pinentries))
-            for options in configuration.cards
-        ]
-    record, secrets = embedded.load_or_make(state, configuration.name or embedded.NAME)
-    if secrets is not None and not _stdout_is_journal():
-        print(describe(card_view(state, record), secrets), flush=True)  # noqa: T201 (not for the log)
-    elif secrets is not None:
-        log.info("card_made", hint="`ccidd card reset-pin` gives it a PIN and shows it")
-    return [FixedCard(open_stored_card(record, state))]
+        reader: ServedReader = LineReader(
+            slots, line, on_line, configuration=configuration, cards=cards, guest=guest
+        )
+    else:
+        handler: Handler = partial(serve_vscard, slot=slots[0], witness=trace)
+        background: list[Background] = []
+        if configuration.transport == "usbredir":
+            port = UsbredirPort(UsbReader(slots, profile, pins, trace), slots)
+            handler = port.serve
+            background = [port.run]
+        reader = SocketReader(
+            slots,
+            partial(_open_endpoint, configuration),
+            handler,
+            background,
+            configuration=configuration,
+            cards=cards,
+            guest=guest,
+        )
+    if trace is not None:
+        reader.resources.callback(trace.close)
+    return reader
 
 
 def _stdout_is_journal() -> bool:

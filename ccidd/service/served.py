@@ -3,14 +3,18 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 import structlog
 import trio
 
 from ccidd.card.guard.guest import Guest
+from ccidd.errors import UserError
 from ccidd.reader.slot import Slot
+from ccidd.service.configuration import ONLY_READER, ReaderConfiguration
+from ccidd.service.options import CardOptions
+from ccidd.service.slotcards import SlotCards
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal
 from ccidd.transport.sockets import peer_name
@@ -30,9 +34,11 @@ class ServedReader(ABC):
     """A reader that guests can connect to.
 
     Args:
-        name: what to call it in the log, where there are several.
         slots: its slots.
         background: what is to run meanwhile, such as what puts cards into the slots.
+        configuration: what it was made from, if it was.
+        cards: what is in its slots, if that can be changed.
+        guest: is told who is connected.
 
     Attributes:
         is_connected: whether a guest is connected.
@@ -41,23 +47,44 @@ class ServedReader(ABC):
     """
 
     def __init__(
-        self, slots: Sequence[Slot], background: Sequence[Background], name: str | None
+        self,
+        slots: Sequence[Slot],
+        background: Sequence[Background] = (),
+        *,
+        configuration: ReaderConfiguration | None = None,
+        cards: SlotCards | None = None,
+        guest: Guest | None = None,
     ) -> None:
-        self.name: Final = name
         self.slots: Final = slots
+        self.configuration = configuration
+        self.guest: Final = guest or Guest()
+        self.resources: Final = contextlib.ExitStack()
+        """What is closed when it is served no more, in the event loop."""
+        self._cards = cards
         self._background = background
+        if cards is not None:
+            self._background = [cards.run, *background]
+            self.resources.callback(cards.close)
         self.is_connected = False
         self.was_served = False
         self.changed: Callable[[], None] = _ignore
 
-    @contextlib.contextmanager
+    @property
+    def name(self) -> str:
+        """Its name; the only one needs none, and is called `reader`."""
+        return ONLY_READER if self.configuration is None else self.configuration.key
+
     @abstractmethod
-    def opened(self) -> Iterator[None]:
-        """Opens what guests connect to, and closes it in the end.
+    def open(self) -> None:
+        """Opens what guests connect to.
 
         Raises:
             UserError: It cannot be opened.
         """
+
+    def close(self) -> None:
+        """Closes all that it has open; it is served no more."""
+        self.resources.close()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until `stop` has ended, or until no connection can come any more.
@@ -65,7 +92,8 @@ class ServedReader(ABC):
         Args:
             task_status: started as soon as guests can connect.
         """
-        if self.name is not None:
+        structlog.contextvars.clear_contextvars()
+        if self.configuration is not None and self.configuration.name is not None:
             structlog.contextvars.bind_contextvars(reader=self.name)
         async with trio.open_nursery() as nursery:
             for task in self._background:
@@ -81,6 +109,46 @@ class ServedReader(ABC):
     async def stop(self) -> None:
         """Unplugs the reader: what is in flight is answered, and the guest sees its cards go."""
 
+    # Cards come and go.
+
+    @property
+    def cards(self) -> Sequence[CardOptions | None]:
+        """What fills each slot, as far as that is known."""
+        return [None] * len(self.slots) if self._cards is None else self._cards.cards
+
+    async def insert_card(self, index: int, card: CardOptions) -> None:
+        """Puts a card into a slot; see `SlotCards.insert`.
+
+        Raises:
+            UserError: It cannot be used, or the slot is taken.
+        """
+        await self._changeable_cards().insert(index, card)
+
+    async def remove_card(self, index: int) -> None:
+        """Takes the card out of a slot; see `SlotCards.remove`.
+
+        Raises:
+            UserError: There is none.
+        """
+        await self._changeable_cards().remove(index)
+
+    async def change_cards(self, configuration: ReaderConfiguration) -> None:
+        """Exchanges the cards that are not as a configuration says, and no others.
+
+        Args:
+            configuration: the same as before, but for its cards.
+
+        Raises:
+            UserError: A card cannot be used; its slots are empty then.
+        """
+        self.configuration = configuration
+        await self._changeable_cards().change(configuration.cards)
+
+    def _changeable_cards(self) -> SlotCards:
+        if self._cards is None:
+            raise UserError(f"the cards of the reader {self.name} cannot be changed")
+        return self._cards
+
     def _set_connected(self, *, connected: bool) -> None:
         self.is_connected = connected
         self.changed()
@@ -94,7 +162,8 @@ class SocketReader(ServedReader):
         open_endpoint: opens what connections come from.
         handler: serves a connection.
         background: what is to run meanwhile.
-        name: what to call it in the log, where there are several.
+        configuration: what it was made from, if it was.
+        cards: what is in its slots, if that can be changed.
         guest: is told who is connected.
     """
 
@@ -103,27 +172,23 @@ class SocketReader(ServedReader):
         slots: Sequence[Slot],
         open_endpoint: OpenEndpoint,
         handler: Handler,
-        *,
         background: Sequence[Background] = (),
-        name: str | None = None,
+        *,
+        configuration: ReaderConfiguration | None = None,
+        cards: SlotCards | None = None,
         guest: Guest | None = None,
     ) -> None:
-        super().__init__(slots, background, name)
+        super().__init__(slots, background, configuration=configuration, cards=cards, guest=guest)
         self._open_endpoint = open_endpoint
         self._handler = handler
-        self._guest = guest or Guest()
         self._connection = trio.Lock()
         self._stopping = False
         self._endpoint: Endpoint | None = None
 
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[None]:
-        """See `ServedReader.opened`."""
+    def open(self) -> None:
+        """See `ServedReader.open`."""
         self._endpoint = self._open_endpoint()
-        try:
-            yield
-        finally:
-            self._endpoint.close()
+        self.resources.callback(self._endpoint.close)
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         assert self._endpoint is not None
@@ -134,7 +199,7 @@ class SocketReader(ServedReader):
             if self._stopping:
                 return False
             if isinstance(stream, trio.SocketStream | PromptStream):
-                self._guest.name = peer_name(stream.socket)
+                self.guest.name = peer_name(stream.socket)
             log.info("connection_opened")
             self._set_connected(connected=True)
             try:
@@ -164,32 +229,29 @@ class LineReader(ServedReader):
         slots: its slots.
         line: the pseudo-terminal; it is closed in the end.
         serve_on_line: serves the reader on the line until the slots are unplugged.
-        background: what is to run meanwhile.
-        name: what to call it in the log, where there are several.
+        configuration: what it was made from.
+        cards: what is in its slots.
+        guest: who is connected.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is another side of it)
         self,
         slots: Sequence[Slot],
         line: PseudoTerminal,
         serve_on_line: Background,
         *,
-        background: Sequence[Background] = (),
-        name: str | None = None,
+        configuration: ReaderConfiguration,
+        cards: SlotCards,
+        guest: Guest,
     ) -> None:
-        super().__init__(slots, background, name)
-        self._line = line
+        super().__init__(slots, configuration=configuration, cards=cards, guest=guest)
         self._serve_on_line = serve_on_line
         self._ended = trio.Event()
         self.was_served = True
+        self.resources.callback(line.close)
 
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[None]:
-        """See `ServedReader.opened`."""
-        try:
-            yield
-        finally:
-            self._line.close()
+    def open(self) -> None:
+        """See `ServedReader.open`: the line is open already."""
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()

@@ -83,6 +83,16 @@ class Filling:
     supply: CardSupply
     slots: Sequence[Slot]
 
+    def prepare(self) -> None:
+        """See `CardSupply.prepare`."""
+        self.supply.prepare(self.slots)
+
+    async def withdraw(self) -> None:
+        """Takes the cards out, and waits until none is at work any more."""
+        async with trio.open_nursery() as nursery:
+            for slot in self.slots:
+                nursery.start_soon(slot.withdraw)
+
     async def run(self) -> None:
         """Has the supply run, and run again should it fail, until this is cancelled."""
         while True:
@@ -103,12 +113,12 @@ def fill(supplies: Sequence[CardSupply], slot_count: int) -> tuple[list[Slot], l
         supplies: what fills the slots, in their order.
         slot_count: how many slots the reader has; those that are left stay empty.
     """
-    slots = [Slot(name=f"slot {index}") for index in range(slot_count)]
+    slots = [Slot(index=index) for index in range(slot_count)]
     fillings = []
     first = 0
     for supply in supplies:
         filling = Filling(supply, slots[first : first + supply.slot_count])
         first += supply.slot_count
-        supply.prepare(filling.slots)
+        filling.prepare()
         fillings.append(filling)
     return slots, fillings

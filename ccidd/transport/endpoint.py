@@ -295,6 +295,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def adopt(fd: int) -> Endpoint:
     """Takes over an inherited stream socket, listening or connected.
 
+    A listening one can be adopted again later.
+
     Raises:
         UserError: The descriptor is not open or is no such socket.
     """
@@ -309,7 +311,9 @@ def adopt(fd: int) -> Endpoint:
         adopted.detach()
         raise UserError(f"file descriptor {fd} cannot be served: it is no stream socket")
     if adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return Listener(adopted)
+        listening = adopted.dup()
+        adopted.detach()
+        return Listener(listening)
     try:
         adopted.getpeername()
     except OSError as error:

@@ -255,13 +255,13 @@ class _Session:
             try:
                 atr = await self._power_on(insertion)
                 if atr is not None:
-                    await self._insert(insertion.contacts, atr)
+                    await self._insert(insertion, atr)
                 await self._slot.wait_until_not(insertion)
                 if atr is not None:
                     await self._remove()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_TIMEOUT):
-                    await insertion.contacts.power_off()
+                    await insertion.power_off()
             if not self._slot.unplugged:
                 await trio.sleep(SWAP_DELAY)
         await self._notify(vscard.ReaderRemove(self._reader_id))
@@ -272,7 +272,7 @@ class _Session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_gone, insertion, nursery.cancel_scope)
             try:
-                atr = await insertion.contacts.power_on()
+                atr = await insertion.power_on()
             except CardGoneError:
                 log.info("card_is_mute")
             except Exception:

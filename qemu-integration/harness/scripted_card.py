@@ -20,6 +20,7 @@ from ccidd.reader.slot import Slot
 from ccidd.service.daemon import serve
 from ccidd.service.log import configure_log
 from ccidd.service.served import SocketReader
+from ccidd.service.service import Service
 from ccidd.transport.endpoint import listen
 from ccidd.transport.vscard import serve_vscard
 
@@ -52,7 +53,9 @@ def main() -> None:
     configure_log("info")
     slot = Slot(ScriptedCard())
     handler = partial(serve_vscard, slot=slot)
-    trio.run(serve, [SocketReader([slot], partial(listen, options.socket_path), handler)])
+    service = Service()
+    service.put(SocketReader([slot], partial(listen, options.socket_path), handler))
+    trio.run(serve, service)
 
 
 if __name__ == "__main__":

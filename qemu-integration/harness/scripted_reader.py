@@ -44,6 +44,7 @@ from ccidd.reader.usb_reader import UsbReader
 from ccidd.service.daemon import serve
 from ccidd.service.log import configure_log
 from ccidd.service.served import SocketReader
+from ccidd.service.service import Service
 from ccidd.transport.endpoint import listen
 from ccidd.transport.usbredir import UsbredirPort
 
@@ -315,8 +316,9 @@ async def _serve(path: Path, reader: _Reader, device: UsbReader) -> None:
         await nursery.start(partial(control.run, converse))
         port = UsbredirPort(device, reader.slots)
         endpoint = partial(listen, path)
-        served = SocketReader(reader.slots, endpoint, port.serve, background=[port.run])
-        await serve([served])
+        service = Service()
+        service.put(SocketReader(reader.slots, endpoint, port.serve, [port.run]))
+        await serve(service)
         nursery.cancel_scope.cancel()
     control.close()
 

@@ -90,9 +90,9 @@ async def removed(slot: Slot) -> None:
 
 async def powered(slot: Slot, *, after: Insertion | None = None) -> Card:
     """Waits for a card in a slot, and powers it on as a guest does."""
-    contacts = (await inserted(slot, after=after)).contacts
-    await contacts.power_on()
-    return contacts
+    card = await inserted(slot, after=after)
+    await card.power_on()
+    return card
 
 
 def scripted_card(answer: Callable[[bytes], Awaitable[bytes]], *, protocol: int = 1) -> Card:

@@ -8,6 +8,7 @@ one, would give spent tries back. What is written is little: a few times for eac
 """
 
 import contextlib
+import copy
 import datetime as dt
 import os
 import sqlite3
@@ -115,7 +116,7 @@ class State:
         self.cost: Final = cost
         self._path = directory / _FILE_NAME
         # Locks and the like, closed with the database.
-        self.resources: Final = contextlib.ExitStack()
+        self.resources = contextlib.ExitStack()
         # One thread at a time: SQLite would make others wait anyway.
         self._limiter = trio.CapacityLimiter(1)
         make_directory(directory)
@@ -139,6 +140,16 @@ class State:
     def exists(directory: Path) -> bool:
         """Whether a directory holds a state already."""
         return (directory / _FILE_NAME).exists()
+
+    def share(self) -> Self:
+        """Gives the same open database to one who closes his own locks before it is closed.
+
+        Returns:
+            A state with `resources` of its own, which close nothing else.
+        """
+        share = copy.copy(self)
+        share.resources = contextlib.ExitStack()
+        return share
 
     def __enter__(self) -> Self:
         return self

@@ -31,6 +31,7 @@ from ccidd.service.parser import (
     told_in_one_line,
 )
 from ccidd.service.served import SocketReader
+from ccidd.service.service import Service
 from ccidd.service.supply import fill
 from ccidd.service.vscclient.commands import Commands
 from ccidd.service.vscclient.emulation import (
@@ -169,7 +170,7 @@ def _run(arguments: Sequence[str]) -> None:
         sources = Sources(emulation, state, guest).open()
         names = [name for source in sources for name in source.names]
         slots, fillings = fill([source.supply for source in sources], len(names))
-        seen = Slot(name="the guest's slot")
+        seen = Slot()
         readers = Readers([Reader(*each) for each in zip(names, slots, strict=True)], seen)
         commands = Commands(readers, options.debug, _set_debug_level)
 
@@ -184,7 +185,9 @@ def _run(arguments: Sequence[str]) -> None:
             background=[*(each.run for each in fillings), readers.run, take_commands],
             guest=guest,
         )
-        served = trio.run(serve, [reader])
+        service = Service()
+        service.put(reader)
+        served = trio.run(serve, service)
     if not served:
         print(f"ccidd-vscclient: {connector.failure}", file=sys.stderr)  # noqa: T201 (its last word)
         sys.exit(EXIT_CONNECTION)

@@ -15,7 +15,7 @@ from terminal import Terminal, new_terminal
 @pytest.fixture
 def start(nursery: trio.Nursery) -> Start:
     async def start(*cards: Card | None, level: Level = Level.EXTENDED_APDU) -> Host:
-        slots = [Slot(card, f"slot {index}") for index, card in enumerate(cards)]
+        slots = [Slot(card, index) for index, card in enumerate(cards)]
         host = Host(slots, default_profile(len(slots), "1", level))
         nursery.start_soon(host.reader.run)
         await trio.testing.wait_all_tasks_blocked()

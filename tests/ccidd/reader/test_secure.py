@@ -80,7 +80,7 @@ class Bench:
         self.commands: list[bytes] = []
         card = ScriptedCard(self._answer)
         card._atr = atr
-        self.slot = Slot(card, "slot 0")
+        self.slot = Slot(card)
         self.answers_in, self.answers = trio.open_memory_channel[Response](100)
         profile = default_profile(1, "1", level)
         respond = self.answers_in.send_nowait

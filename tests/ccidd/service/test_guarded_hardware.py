@@ -64,7 +64,7 @@ async def try_wrong_pins(slot: Slot, times: int) -> None:
     for _ in range(times):
         try:
             insertion = await inserted(slot)
-            guest = await selected(insertion.contacts)
+            guest = await selected(insertion)
             for _again in range(4):
                 await verify(guest, WRONG)
             await guest.power_off()
@@ -112,7 +112,7 @@ async def test_a_guest_keeps_the_card_while_a_person_is_asked(tmp_path: Path) ->
         following(sharing=sharing, protect=protect) as slot,
     ):
         insertion = await inserted(slot)
-        guest = await selected(insertion.contacts)
+        guest = await selected(insertion)
         assert await verify(guest, PIN) == 0x9000
         assert await sw(guest, SIGN) == 0x9000
         assert slot.insertion is insertion
@@ -135,7 +135,7 @@ async def test_the_question_ends_when_the_card_goes(tmp_path: Path) -> None:
 
     async with bench(tmp_path, a_card(new_memory())) as host, following(protect=protect) as slot:
         insertion = await inserted(slot)
-        guest = await selected(insertion.contacts)
+        guest = await selected(insertion)
         assert await verify(guest, PIN) == 0x9000
         with capture_logs() as logs, trio.fail_after(20):
             async with trio.open_nursery() as nursery:

@@ -38,12 +38,12 @@ async def test_a_card_appears_with_its_own_atr_and_goes(tmp_path: Path) -> None:
             assert slot.insertion is None
             host.reader.insert(card)
             insertion = await inserted(slot)
-            assert await insertion.contacts.power_on() == await card.power_on()
-            await selected(insertion.contacts)
+            assert await insertion.power_on() == await card.power_on()
+            await selected(insertion)
             host.reader.remove()
             await removed(slot)
             with pytest.raises(CardGoneError):
-                await insertion.contacts.transmit(bytes(4))
+                await insertion.transmit(bytes(4))
 
 
 async def test_apdus_of_all_lengths_go_to_and_fro(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_the_service_may_be_missing_stop_and_come_back(tmp_path: Path) -> 
                     log.clear()
                     async with pcscd_with(tmp_path, reader.configuration) as host:
                         use_from_here(host)
-                        await selected((await inserted(slot)).contacts)
+                        await selected(await inserted(slot))
                     await removed(slot)
                     await trio.sleep(1.5)
                     assert told(log) == ["card_found", "card_removed", "pcsc_unavailable"]
@@ -130,7 +130,7 @@ async def test_the_service_may_be_killed_while_the_card_is_at_work(tmp_path: Pat
         reader.insert(new_piv_card())
         async with pcscd_with(tmp_path, reader.configuration) as host:
             use_from_here(host)
-            await selected((await inserted(slot)).contacts)
+            await selected(await inserted(slot))
 
 
 @pytest.mark.parametrize("then", ["at rest", "at work"])
@@ -164,7 +164,7 @@ async def test_a_reader_may_be_unplugged_and_plugged_in_again(tmp_path: Path) ->
             async with pcscd_with(tmp_path, plugged_in.configuration) as host:
                 use_from_here(host)
                 if plugged_in is reader:
-                    await selected((await inserted(slot)).contacts)
+                    await selected(await inserted(slot))
                 else:
                     await trio.sleep(2)
                     assert slot.insertion is None
@@ -175,15 +175,15 @@ async def test_of_several_readers_the_first_with_a_card_is_taken(tmp_path: Path)
     async with bench(tmp_path) as host, following("Virt*0?") as slot:
         host.reader.insert(new_piv_card(), slot=1)
         second = await inserted(slot)
-        await selected(second.contacts)
+        await selected(second)
         host.reader.insert(echo_card(), slot=0)
         await trio.sleep(1)
         # It stays until it goes.
         assert slot.insertion is second
         host.reader.remove(slot=1)
         first = await inserted(slot, after=second)
-        await first.contacts.power_on()
-        assert len(await first.contacts.transmit(bytes.fromhex("0010000a08"))) == 10
+        await first.power_on()
+        assert len(await first.transmit(bytes.fromhex("0010000a08"))) == 10
 
 
 async def test_a_name_is_first_of_all_a_name(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ async def test_a_name_is_first_of_all_a_name(tmp_path: Path) -> None:
         async with pcscd_with(tmp_path, reader.configuration) as host:
             use_from_here(host)
             async with following("A [B] C 00 00") as slot:
-                await selected((await inserted(slot)).contacts)
+                await selected(await inserted(slot))
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ async def test_a_supply_that_fails_leaves_its_slots_empty_and_begins_anew(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     hardware = Hardware()
-    slots = [Slot(name="slot 0"), Slot(name="slot 1")]
+    slots = [Slot(index=0), Slot(index=1)]
     nursery.start_soon(Filling(hardware, slots).run)
     await trio.testing.wait_all_tasks_blocked()
     assert slots[1].insertion is not None

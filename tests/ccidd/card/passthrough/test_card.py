@@ -91,7 +91,7 @@ async def test_a_guest_whose_turn_has_ended_sees_the_card_inserted_anew(tmp_path
     sharing = Sharing(idle_release=0.3)
     async with bench(tmp_path, new_piv_card()), following(sharing=sharing) as slot:
         first = await inserted(slot)
-        guest = await selected(first.contacts)
+        guest = await selected(first)
         assert await verify(guest, PIN) == 0x9000
         await trio.sleep(1)
         # Nothing tells a guest that does not ask.
@@ -108,7 +108,7 @@ async def test_what_a_guest_had_selected_is_selected_again(tmp_path: Path) -> No
     sharing = Sharing(idle_release=0.3)
     async with bench(tmp_path, new_piv_card()) as host, following(sharing=sharing) as slot:
         insertion = await inserted(slot)
-        guest = await selected(insertion.contacts)
+        guest = await selected(insertion)
         discovery = await guest.transmit(GET_DISCOVERY)
         assert discovery.endswith(b"\x90\0")
         async with host_program(slot) as program:
@@ -132,10 +132,10 @@ async def test_a_card_that_answers_otherwise_is_another(tmp_path: Path) -> None:
     sharing = Sharing(idle_release=0.2)
     async with bench(tmp_path, scripted_card(answer)), following(sharing=sharing) as slot:
         first = await inserted(slot)
-        await selected(first.contacts)
+        await selected(first)
         await trio.sleep(0.5)
         with pytest.raises(CardGoneError):
-            await first.contacts.transmit(GET_DISCOVERY)
+            await first.transmit(GET_DISCOVERY)
         await inserted(slot, after=first)
 
 
@@ -143,7 +143,7 @@ async def test_a_guest_that_begins_anew_finds_its_pin_asked_for(tmp_path: Path) 
     sharing = Sharing(idle_release=0.3)
     async with bench(tmp_path, new_piv_card()), following(sharing=sharing) as slot:
         insertion = await inserted(slot)
-        guest = await selected(insertion.contacts)
+        guest = await selected(insertion)
         assert await verify(guest, PIN) == 0x9000
         await trio.sleep(0.7)
         assert not await is_verified(guest.transmit)
@@ -155,8 +155,8 @@ async def test_a_guest_that_powers_the_card_off_itself_sees_nothing_of_it(tmp_pa
     sharing = Sharing(idle_release=0.3)
     async with bench(tmp_path, new_piv_card()), following(sharing=sharing) as slot:
         insertion = await inserted(slot)
-        for end in (insertion.contacts.power_off, partial(trio.sleep, 1)):
-            guest = await selected(insertion.contacts)
+        for end in (insertion.power_off, partial(trio.sleep, 1)):
+            guest = await selected(insertion)
             assert await verify(guest, PIN) == 0x9000
             await end()
             # It is the same to a guest that resets the card.
