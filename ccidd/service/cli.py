@@ -22,7 +22,12 @@ from ccidd.errors import UserError
 from ccidd.service import cardcommand
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configfile import DEFAULT_FILE, load_configuration
-from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
+from ccidd.service.configuration import (
+    SANDBOX_MODES,
+    TRANSPORTS,
+    Configuration,
+    ReaderConfiguration,
+)
 from ccidd.service.daemon import serve
 from ccidd.service.log import LEVELS, configure_log
 from ccidd.service.opening import ReaderOpener
@@ -35,6 +40,8 @@ from ccidd.service.parser import (
     path,
     told_in_one_line,
 )
+from ccidd.service.sandbox.sandbox import Sandbox
+from ccidd.service.sandbox.surroundings import Surroundings
 from ccidd.service.service import Service
 from ccidd.transport.endpoint import take_systemd_fds
 
@@ -134,6 +141,20 @@ def _parser() -> OneLineParser:
         action="store_true",
         help="write PINs and keys into the trace as well",
     )
+    parser.add_argument(
+        "--sandbox",
+        choices=SANDBOX_MODES,
+        help="give up what the configuration does not need: files, programs, sockets, system calls;"
+        " auto (the default): as far as it works here; on: or do not start; off: nothing",
+    )
+    parser.add_argument(
+        "--sandbox-path",
+        metavar="PATH",
+        type=path,
+        action="append",
+        default=[],
+        help="what ccidd, a PKCS#11 module or a pinentry may use beside it, with all beneath it",
+    )
     parser.add_argument("--log-level", choices=LEVELS, help="what to log (default: info)")
     return parser
 
@@ -159,12 +180,14 @@ def _run(arguments: Sequence[str]) -> None:
     directory = options.state_dir or configuration.state_dir
     key_file = options.state_key_file or configuration.state_key_file
     with open_state_in(directory, key_file) as state:
-        service = Service(ReaderOpener(state).open, load)
+        surroundings = Surroundings.here(state.directory, file, os.environ, options.sandbox_path)
+        sandbox = Sandbox(configuration, surroundings, options.sandbox)
+        service = Service(ReaderOpener(state, sandbox).open, load, sandbox.check)
         with contextlib.ExitStack() as failing:
             failing.callback(service.close)
             service.open(configuration)
             failing.pop_all()
-        served = trio.run(serve, service)
+        served = trio.run(serve, service, sandbox)
     if not served:
         sys.exit(1)
 

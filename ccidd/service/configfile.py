@@ -21,13 +21,25 @@ from typing import Final
 
 from ccidd.errors import UserError
 from ccidd.service.configtable import Table
-from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
+from ccidd.service.configuration import (
+    SANDBOX_MODES,
+    TRANSPORTS,
+    Configuration,
+    ReaderConfiguration,
+)
 from ccidd.service.log import LEVELS
 from ccidd.service.options import CardOptions, make_card, make_reader
 
 DEFAULT_FILE: Final = Path("/etc/ccidd/ccidd.toml")
 
-_GLOBAL: Final = ("log-level", "readers", "state-dir", "state-key-file")
+_GLOBAL: Final = (
+    "log-level",
+    "readers",
+    "sandbox",
+    "sandbox-path",
+    "state-dir",
+    "state-key-file",
+)
 _READER: Final = (
     "cards",
     "connect",
@@ -67,6 +79,8 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
         state_dir=table.path("state-dir"),
         state_key_file=table.path("state-key-file"),
         log_level=table.choice("log-level", LEVELS),
+        sandbox=table.choice("sandbox", SANDBOX_MODES),
+        sandbox_paths=table.paths("sandbox-path"),
     )
     if not configuration.readers:
         raise UserError(f"{file}: there is no reader; begin one with [readers.NAME]")

@@ -59,6 +59,16 @@ class Table:
         value = self.text(key)
         return None if value is None else Path(value)
 
+    def paths(self, key: str) -> tuple[Path, ...]:
+        """Gives the paths of a list, or the only one."""
+        values = self._values.get(key, [])
+        paths = []
+        for value in values if isinstance(values, list) else [values]:
+            if not isinstance(value, str) or not value or "\0" in value:
+                self.refuse(key, "a path, or a list of paths")
+            paths.append(Path(value))
+        return tuple(paths)
+
     def number(self, key: str) -> int | None:
         """Gives an integer."""
         if isinstance(self._values.get(key), bool):

@@ -18,6 +18,8 @@ from ccidd.transport.sockets import name_of
 ONLY_READER: Final = "reader"
 """The name of a reader that has none, being the only one."""
 
+SANDBOX_MODES: Final = ("auto", "on", "off")
+
 TRANSPORTS: Final = ("usbredir", "vscard", "serial")
 
 
@@ -137,9 +139,13 @@ class Configuration:
         state_dir: the state directory, if it is not to be the default.
         state_key_file: the file with the state's key, if there is one.
         log_level: what to log.
+        sandbox: how ccidd is confined, one of `SANDBOX_MODES`.
+        sandbox_paths: what is left to it beside what the readers need.
     """
 
     readers: tuple[ReaderConfiguration, ...]
     state_dir: Path | None = None
     state_key_file: Path | None = None
     log_level: str | None = None
+    sandbox: str | None = None
+    sandbox_paths: tuple[Path, ...] = ()

@@ -17,12 +17,13 @@ import trio
 
 from ccidd.errors import UserError
 from ccidd.service.notify import Notifier
+from ccidd.service.sandbox.sandbox import Sandbox
 from ccidd.service.service import Service
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-async def serve(service: Service) -> bool:
+async def serve(service: Service, sandbox: Sandbox | None = None) -> bool:
     """Serves until SIGTERM or SIGINT, or until no connection can come any more.
 
     SIGHUP has a configuration file read again; without one it ends the process, as it does by
@@ -30,6 +31,7 @@ async def serve(service: Service) -> bool:
 
     Args:
         service: what to serve; it is closed in any case.
+        sandbox: what to serve it in.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -45,6 +47,8 @@ async def serve(service: Service) -> bool:
     try:
         with trio.open_signal_receiver(*obeyed) as signals:
             service.listen()
+            if sandbox is not None:
+                sandbox.enter()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(notifier.keep_alive)
                 await nursery.start(_run, service, nursery.cancel_scope)

@@ -19,6 +19,7 @@ from ccidd.service.configuration import ReaderConfiguration
 from ccidd.service.guards import protector
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
+from ccidd.service.sandbox.sandbox import Sandbox
 from ccidd.service.served import Background, LineReader, ServedReader, SocketReader
 from ccidd.service.slotcards import SlotCards, placed
 from ccidd.service.state import State
@@ -37,10 +38,12 @@ class ReaderOpener:
 
     Args:
         state: what cards remember.
+        sandbox: what they are to stay within.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, sandbox: Sandbox) -> None:
         self._state = state
+        self._sandbox = sandbox
         self._pinentries = Pinentries()
 
     def open(self, configuration: ReaderConfiguration) -> ServedReader:
@@ -52,6 +55,7 @@ class ReaderOpener:
         Raises:
             UserError: Something cannot be used.
         """
+        self._sandbox.check(configuration)
         with contextlib.ExitStack() as failing:
             guest = Guest()
             profile = configuration.profile(self._state.directory)
@@ -65,6 +69,7 @@ class ReaderOpener:
         return reader
 
     def _open_supply(self, guest: Guest, options: CardOptions, state: State) -> CardSupply:
+        self._sandbox.check_card(options)
         return open_supply(options, state, protector(options, guest, self._pinentries))
 
     def _embedded(self, configuration: ReaderConfiguration) -> CardOptions:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that a ccidd serves: readers that come and go, and that know nothing of each other."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 OpenReader: TypeAlias = Callable[[ReaderConfiguration], ServedReader]
 """Opens a reader with its cards; it may block, and raises UserError."""
+
+CheckReader: TypeAlias = Callable[[ReaderConfiguration], None]
+"""Raises UserError for a reader that cannot be opened."""
 
 LoadConfiguration: TypeAlias = Callable[[], Configuration]
 """Reads the configuration file; it may block, and raises UserError."""
@@ -56,6 +60,7 @@ class Service:
     Args:
         open_reader: opens one; None if all are there from the start.
         load: reads the configuration again; None if there is no file.
+        check: tells whether a reader could be opened, as far as that is known before.
         stays: whether to go on when no reader is left.
 
     Attributes:
@@ -68,11 +73,13 @@ class Service:
         self,
         open_reader: OpenReader | None = None,
         load: LoadConfiguration | None = None,
+        check: CheckReader | None = None,
         *,
         stays: bool = False,
     ) -> None:
         self._open_reader = open_reader
         self._load = load
+        self._check = check
         self._stays = stays
         self._configuration = Configuration(())
         self._places: dict[str, _Place] = {}
@@ -232,6 +239,9 @@ class Service:
 
     async def _change(self, old: ReaderConfiguration, new: ReaderConfiguration) -> None:
         reader = self.readers[old.key]
+        if self._check is not None:
+            with _named(new):
+                self._check(new)
         if _differ_in_cards_alone(old, new, len(reader.slots)):
             await reader.change_cards(new)
             return
@@ -267,12 +277,8 @@ class Service:
 
     def _opened(self, configuration: ReaderConfiguration) -> ServedReader:
         assert self._open_reader is not None
-        try:
+        with _named(configuration):
             return self._open_reader(configuration)
-        except UserError as error:
-            if configuration.name is None:
-                raise
-            raise UserError(f"the reader {configuration.name}: {error}") from error
 
     async def _keep(
         self, place: _Place, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -341,6 +347,17 @@ def _differ_in_cards_alone(
         and bool(old.cards and new.cards)
         and new.profile(Path("/")).slots == slot_count
     )
+
+
+@contextlib.contextmanager
+def _named(configuration: ReaderConfiguration) -> Iterator[None]:
+    """Has messages name the reader, where there are several."""
+    try:
+        yield
+    except UserError as error:
+        if configuration.name is None:
+            raise
+        raise UserError(f"the reader {configuration.name}: {error}") from error
 
 
 def _ignore() -> None:

@@ -9,12 +9,15 @@ from typing import Final
 
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.options import parse_card
-from ccidd.service.sandbox import Mode, Needs, Surroundings, needs_of
+from ccidd.service.sandbox.confine import Mode
+from ccidd.service.sandbox.derivation import needs_of
+from ccidd.service.sandbox.needs import Needs
+from ccidd.service.sandbox.surroundings import Surroundings
 
 _PROGRAM: Final = """
 import errno, os, pickle, sys
 from ccidd.service.log import configure_log
-from ccidd.service.sandbox import Mode, confine
+from ccidd.service.sandbox.confine import Mode, confine
 
 def refusal(action, *arguments):
     try:

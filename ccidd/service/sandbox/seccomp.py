@@ -23,6 +23,8 @@ import platform
 import socket
 from typing import Final
 
+from ccidd.service.sandbox.needs import Needs
+
 _LIBRARY: Final = "libseccomp.so.2"
 
 ARCHITECTURES: Final = ("x86_64", "aarch64")
@@ -76,19 +78,23 @@ _BASE: Final = (
 Of two verdicts the stricter counts (seccomp(2)), so `exceptions` has the last word on some.
 """
 
-_OF_PROGRAMS: Final = (
-    "execve execveat fork vfork setpgid setsid setpriority setrlimit sched_setaffinity",
-    "sched_setattr sched_setparam sched_setscheduler",
+_OF_MODULES: Final = (
     "get_mempolicy memfd_create mlock mlock2 mlockall munlock munlockall process_madvise",
-    "mknod mknodat name_to_handle_at readahead tee vmsplice",
-    "fremovexattr fsetxattr lremovexattr lsetxattr removexattr setxattr",
     "mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv",
     "msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget",
+    "name_to_handle_at readahead tee vmsplice",
+    "sched_setaffinity sched_setattr sched_setparam sched_setscheduler setpriority setrlimit",
+)
+"""What the vendors' PKCS#11 modules need beside it."""
+
+_OF_PROGRAMS: Final = (
+    "execve execveat fork vfork setpgid setsid",
+    "fremovexattr fsetxattr lremovexattr lsetxattr mknod mknodat removexattr setxattr",
     # Without privileges these change nothing, and some programs take it ill not to be let try.
     "capset ioprio_get ioprio_set setfsgid setfsuid setgid setgroups setregid setresgid setresuid",
     "setreuid setuid",
 )
-"""What PKCS#11 modules and pinentries need beside it."""
+"""What it takes to start programs, and what pinentries need."""
 
 _REFUSED: Final = ("execve", "execveat", "ptrace")
 """What is answered with EPERM unless it is allowed."""
@@ -184,12 +190,11 @@ class Filter:
         _check(self._library.seccomp_attr_set(self._filter, attribute, ctypes.c_uint32(value)))
 
 
-def allow_calls(*, programs: bool, internet: bool) -> None:
+def allow_calls(needs: Needs) -> None:
     """Restricts all threads, and what they start, to the system calls that are needed.
 
     Args:
-        programs: whether other programs are started.
-        internet: whether there are sockets of other families than AF_UNIX.
+        needs: what is needed.
 
     Raises:
         OSError: There is no libseccomp, or the kernel refuses.
@@ -197,7 +202,7 @@ def allow_calls(*, programs: bool, internet: bool) -> None:
     library = find_library()
     with contextlib.closing(exceptions(library)) as first:
         first.load(logged=False)
-    with contextlib.closing(list_of_calls(library, programs=programs, internet=internet)) as second:
+    with contextlib.closing(list_of_calls(library, needs)) as second:
         second.load(logged=True)
 
 
@@ -212,23 +217,32 @@ def exceptions(library: ctypes.CDLL) -> Filter:
     return made
 
 
-def list_of_calls(library: ctypes.CDLL, *, programs: bool, internet: bool) -> Filter:
+def list_of_calls(library: ctypes.CDLL, needs: Needs) -> Filter:
     """Makes the filter with the list; see `allow_calls`."""
     made = Filter(library, _ERRNO | errno.ENOSYS)
-    calls = " ".join((*_BASE, *(_OF_PROGRAMS if programs else ()))).split()
+    calls = _calls(needs)
     for call in sorted(calls):
         made.rule(_ALLOW, call)
     for call in _REFUSED:
         if call not in calls:
             made.rule(_ERRNO | errno.EPERM, call)
     # Another program begins as a process; without any, there are only threads.
-    bits, value = (_CLONE_NEW, 0) if programs else (_CLONE_NEW | _CLONE_THREAD, _CLONE_THREAD)
+    bits, value = (_CLONE_NEW, 0) if needs.programs else (_CLONE_NEW | _CLONE_THREAD, _CLONE_THREAD)
     made.rule(_ALLOW, "clone", (0, _CMP_MASKED_EQ, bits, value))
     # A resolver of names asks the kernel for addresses, over AF_NETLINK.
-    further = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK) if internet else ()
+    further = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK) if needs.internet else ()
     for family in (socket.AF_UNIX, *further):
         made.rule(_ALLOW, "socket", _is(0, family))
     return made
+
+
+def _calls(needs: Needs) -> list[str]:
+    groups = list(_BASE)
+    if needs.modules or needs.programs:
+        groups += _OF_MODULES
+    if needs.programs:
+        groups += _OF_PROGRAMS
+    return " ".join(groups).split()
 
 
 def _is(argument: int, value: int) -> tuple[int, int, int, int]:

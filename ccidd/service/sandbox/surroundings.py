@@ -3,12 +3,12 @@
 
 Source: site and sys of Python's library; softhsm2.conf(5); tpm2_ptool(1), TPM2_PKCS11_STORE;
 opensc.conf(5), file_cache_dir; pkcs11.conf(5); the XDG Base Directory Specification;
-systemd.exec(5), $CREDENTIALS_DIRECTORY.
+systemd.exec(5), $CREDENTIALS_DIRECTORY, $LOGS_DIRECTORY and $RUNTIME_DIRECTORY.
 """
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,15 @@ class Surroundings:
         file: the configuration file, if there is one.
         home: the user's home directory, if there is one.
         credentials: where systemd's credentials are, if there are any.
+        logs: where systemd wants logs, if it says so.
+        runtime: where it wants sockets, if it says so.
         python: where Python reads modules, and is itself.
         modules: the PKCS#11 modules that p11-kit is configured with.
         module_files: what PKCS#11 modules are configured with.
         module_stores: where PKCS#11 modules keep something.
         desktop_files: what programs with windows are configured with.
         desktop_stores: where they meet their desktop.
+        others: what the command line says that is needed as well.
         abstract_sockets: whether the service manager has a socket without a file.
     """
 
@@ -41,22 +44,32 @@ class Surroundings:
     file: Path | None = None
     home: Path | None = None
     credentials: Path | None = None
+    logs: Path | None = None
+    runtime: Path | None = None
     python: tuple[Path, ...] = ()
     modules: tuple[Path, ...] = ()
     module_files: tuple[Path, ...] = ()
     module_stores: tuple[Path, ...] = ()
     desktop_files: tuple[Path, ...] = ()
     desktop_stores: tuple[Path, ...] = ()
+    others: tuple[Path, ...] = ()
     abstract_sockets: bool = False
 
     @classmethod
-    def here(cls, state: Path, file: Path | None, environ: Mapping[str, str]) -> "Surroundings":
+    def here(
+        cls,
+        state: Path,
+        file: Path | None,
+        environ: Mapping[str, str],
+        others: Sequence[Path] = (),
+    ) -> "Surroundings":
         """Looks around.
 
         Args:
             state: the state directory.
             file: the configuration file, if there is one.
             environ: the environment.
+            others: what the command line says that is needed as well.
         """
         home = Path(environ["HOME"]) if environ.get("HOME", "").startswith("/") else None
         configuration = _directory(environ, "XDG_CONFIG_HOME", home, ".config")
@@ -71,7 +84,9 @@ class Surroundings:
             state,
             file=file,
             home=home,
-            credentials=next(iter(_named(environ, "CREDENTIALS_DIRECTORY")), None),
+            credentials=_first(environ, "CREDENTIALS_DIRECTORY"),
+            logs=_first(environ, "LOGS_DIRECTORY"),
+            runtime=_first(environ, "RUNTIME_DIRECTORY"),
             python=_python(),
             modules=tuple(map(Path, configured_modules())),
             module_files=module_files,
@@ -88,6 +103,7 @@ class Surroundings:
                 *((cache,) if cache else ()),
             ),
             desktop_stores=_named(environ, "XDG_RUNTIME_DIR"),
+            others=tuple(others),
             abstract_sockets=environ.get("NOTIFY_SOCKET", "").startswith("@"),
         )
 
@@ -97,6 +113,12 @@ def _directory(
 ) -> Path | None:
     named = _named(environ, variable)
     return named[0] if named else home and home / default
+
+
+def _first(environ: Mapping[str, str], variable: str) -> Path | None:
+    """Gives the first of the directories that systemd names."""
+    value = environ.get(variable, "").partition(":")[0]
+    return Path(value) if value.startswith("/") else None
 
 
 def _named(environ: Mapping[str, str], *variables: str) -> tuple[Path, ...]:

@@ -160,7 +160,7 @@ async def test_a_socket_of_systemds_goes_on_to_the_changed_reader(tmp_path: Path
         await served.until_listening("alice")
         async with served.guest("alice"):
             pass
-        served.file.write_text(f'{text}trace = "{tmp_path}/trace.pcapng"\n')
+        served.file.write_text(f'{text}trace = "{tmp_path}/state/trace.pcapng"\n')
         await served.reload()
         async with served.guest("alice"):
             pass

@@ -9,8 +9,9 @@ import pytest
 
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.options import parse_card
-from ccidd.service.sandbox import Needs, Surroundings, needs_of
-from ccidd.service.sandbox.needs import Access
+from ccidd.service.sandbox.derivation import module_needs_of, needs_of
+from ccidd.service.sandbox.needs import Access, Needs
+from ccidd.service.sandbox.surroundings import Surroundings
 
 AROUND = Surroundings(
     Path("/var/lib/ccidd"),
@@ -179,6 +180,57 @@ def test_a_card_in_a_reader_of_the_hosts_needs_no_file() -> None:
     assert added("pcsc,reader=*") == {}
 
 
+def test_systemds_directories_are_there_for_what_a_reload_may_bring() -> None:
+    around = replace(AROUND, logs=Path("/var/log/ccidd"), runtime=Path("/run/ccidd/more"))
+    found = needs_of(Configuration(()), around)
+    assert found.paths[Path("/var/log/ccidd")] == Access.CREATE
+    assert found.paths[Path("/run/ccidd/more")] == Access.BIND
+
+
+def test_what_else_is_named_is_used_as_one_likes() -> None:
+    configuration = Configuration((), sandbox_paths=(Path("/srv/vendor"),))
+    around = replace(AROUND, others=(Path("/srv/other"),))
+    for found in (needs_of(configuration, around), module_needs_of(configuration, around)):
+        for path in ("/srv/vendor/x", "/srv/other/x"):
+            assert Access.WRITE | Access.EXECUTE in found.access_to(Path(path))
+
+
+# The processes of PKCS#11 modules.
+
+
+def test_a_module_has_its_tokens_and_nothing_of_ccidds() -> None:
+    configuration = Configuration(
+        (
+            reader(
+                "piv,token=any",
+                "piv,nss=sql:/srv/nss",
+                "piv,keys=/etc/keys/a,pin-file=/srv/pins/a",
+                options={"pin-entry": "pinentry"},
+                trace=Path("/var/log/ccidd/a.pcapng"),
+            ),
+        )
+    )
+    around = replace(AROUND, file=Path("/srv/ccidd/ccidd.toml"), credentials=Path("/run/secrets"))
+    found = module_needs_of(configuration, around)
+    for path in ("/opt/vendor/lib/p11.so", "/srv/tokens/x", "/srv/nss/key4.db", "/usr/lib/x"):
+        assert Access.READ in found.access_to(Path(path))
+    for path in (
+        *("/var/lib/ccidd/state.db", "/srv/ccidd/ccidd.toml", "/srv/pins/a", "/run/ccidd/a.sock"),
+        *("/run/secrets/pin", "/var/log/ccidd/a.pcapng", "/home/alice/.Xauthority", "/dev/pts/1"),
+    ):
+        assert found.access_to(Path(path)) == Access(0)
+    assert not any(Access.EXECUTE in access for access in found.paths.values())
+    assert found.modules
+    assert not found.programs
+    assert found.beyond(needs_of(configuration, around)) is None
+
+
+def test_needs_are_told_to_another_process() -> None:
+    for found in (BASE, needs("piv,token=any"), needs(connect="host:4711")):
+        assert Needs.from_json(found.to_json()) == found
+        assert "\n" not in found.to_json()
+
+
 # What is not granted.
 
 
@@ -194,7 +246,7 @@ def test_what_is_granted_is_not_beyond() -> None:
         (needs(socket_path=Path("/run/other/b.sock")), "/run/other"),
         (needs("piv,keys=/srv/b.p12,pin-file=/etc/pin"), "/srv/b.p12"),
         (needs(trace=Path("/run/ccidd/trace")), "/run/ccidd"),
-        (needs(options={"pin-entry": "pinentry"}), "to start a program"),
+        (needs(options={"pin-entry": "pinentry"}), "a program (PKCS#11"),
         (needs(connect="host:4711"), "TCP"),
         (replace(needs(), listens_on=frozenset({443})), "TCP port 443"),
     ],

@@ -14,7 +14,9 @@ NEWER = {"fchmodat2"}
 
 
 def calls() -> list[str]:
-    return " ".join((*seccomp._BASE, *seccomp._OF_PROGRAMS, *seccomp._REFUSED)).split()
+    return " ".join(
+        (*seccomp._BASE, *seccomp._OF_MODULES, *seccomp._OF_PROGRAMS, *seccomp._REFUSED)
+    ).split()
 
 
 @pytest.mark.parametrize("architecture", [AARCH64, X86_64])

@@ -2,7 +2,7 @@
 import sys
 from pathlib import Path
 
-from ccidd.service.sandbox import Surroundings
+from ccidd.service.sandbox.surroundings import Surroundings
 
 STATE = Path("/var/lib/ccidd")
 
@@ -45,12 +45,16 @@ def test_the_environment_says_where_things_are() -> None:
         "XDG_RUNTIME_DIR": "/run/user/1000",
         "XAUTHORITY": "/run/xauth",
         "CREDENTIALS_DIRECTORY": "/run/credentials/ccidd.service",
+        "LOGS_DIRECTORY": "/var/log/ccidd:/var/log/other",
+        "RUNTIME_DIRECTORY": "/run/ccidd",
         "TPM2_PKCS11_STORE": "/srv/tpm2",
         "NOTIFY_SOCKET": "@notify",
     }
     around = Surroundings.here(STATE, Path("/etc/ccidd/ccidd.toml"), environ)
     assert around.file == Path("/etc/ccidd/ccidd.toml")
     assert around.credentials == Path("/run/credentials/ccidd.service")
+    assert around.logs == Path("/var/log/ccidd")
+    assert around.runtime == Path("/run/ccidd")
     assert Path("/srv/cache/opensc") in around.module_stores
     assert Path("/srv/tpm2") in around.module_stores
     assert Path("/home/alice/.config/opensc") in around.module_files
