@@ -6,7 +6,7 @@ chaining by 61XX and GET RESPONSE), 11.2.2 (SELECT by application identifier).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -34,18 +34,6 @@ _SELECT_BY_NAME: Final = 0x04
 _NO_RESPONSE_DATA: Final = 0x0C
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """The commands of a chain so far: all with the same INS, P1 and P2."""
-
-    start: CommandAPDU
-    data: bytes = field(repr=False)
-
-    def is_continued_by(self, command: CommandAPDU) -> bool:
-        start = self.start
-        return (start.ins, start.p1, start.p2) == (command.ins, command.p1, command.p2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +103,8 @@ class EmulatedCard(Card):
         self._no_application = no_application or NoApplication()
         self._conventions = conventions
         self._selected: Application | None = None
-        self._chain: _Chain | None = None
+        # The commands of a chain so far, as one.
+        self._chain: CommandAPDU | None = None
         self._rest = ResponseAPDU()
 
     async def power_on(self) -> ATR:
@@ -155,15 +144,14 @@ class EmulatedCard(Card):
             # Some hosts leave Le away, and would ask for ever if they then got nothing.
             return self._first_piece(rest, command.ne or MAX_SHORT_NE)
         # A command that does not continue the chain takes the place of the whole of it.
-        if chain is None or not chain.is_continued_by(command):
-            chain = _Chain(command, b"")
-        chain = replace(chain, data=chain.data + command.data)
-        if len(chain.data) > MAX_EXTENDED_NC:
-            raise CardError(StatusWord.WRONG_LENGTH)
+        if chain is not None and _names(chain) == _names(command):
+            command = replace(command, data=chain.data + command.data)
+            if len(command.data) > MAX_EXTENDED_NC:
+                raise CardError(StatusWord.WRONG_LENGTH)
         if command.cla & _CLASS_GROUP == _CHAINING:
-            self._chain = chain
+            self._chain = command
             return ResponseAPDU()
-        response = await self._dispatch(replace(command, data=chain.data))
+        response = await self._dispatch(command)
         ne = command.ne
         if self._conventions.data_without_le and not ne:
             ne = MAX_EXTENDED_NE if command.extended else MAX_SHORT_NE
@@ -220,3 +208,8 @@ class EmulatedCard(Card):
         """Keeps a response for GET RESPONSE, and gives the one that says so."""
         self._rest = response
         return ResponseAPDU(sw=bytes_available(len(response.data)))
+
+
+def _names(command: CommandAPDU) -> tuple[int, int, int]:
+    """Gives what all commands of a chain have in common (ISO/IEC 7816-4:2013, 5.3.3)."""
+    return command.ins, command.p1, command.p2

@@ -7,16 +7,15 @@ computation with nothing to clean up, so a cancelled caller leaves its thread to
 """
 
 import os
-import secrets
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TypeAlias, TypeVar
 
-import gmpy2
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
 from ccidd.keys.key import EcKey, Ed25519Key, PrivateKey, RsaKey, X25519Key, algorithm_of
+from ccidd.keys.rawrsa import RawRsaKey
 
 LocalPrivateKey: TypeAlias = (
     rsa.RSAPrivateKey
@@ -70,33 +69,12 @@ class LocalRsaKey(RsaKey):
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
         super().__init__(key.public_key())
         self._key = key
+        self._raw = RawRsaKey(key)
 
     async def decrypt_block(self, block: bytes) -> bytes:
         """See `RsaKey.decrypt_block`."""
-        number = self.check_block(block)
-        operation = partial(_private_operation, self._key.private_numbers(), number)
-        result = await compute(operation)
-        return result.to_bytes(len(block))
-
-
-def _private_operation(key: rsa.RSAPrivateNumbers, number: int) -> int:
-    """RSADP with the Chinese remainder theorem (RFC 8017, 5.1.2).
-
-    The guest chooses `number` and sees how long the answer takes, so the base is blinded and the
-    powers are computed in constant time. The result is checked: a faulty one would give away the
-    factors.
-    """
-    n, e = key.public_numbers.n, key.public_numbers.e
-    with gmpy2.context(allow_release_gil=True):
-        blind = 1 + secrets.randbelow(n - 1)
-        blinded = number * gmpy2.powmod(blind, e, n) % n
-        m1 = gmpy2.powmod_sec(blinded % key.p, key.dmp1, key.p)
-        m2 = gmpy2.powmod_sec(blinded % key.q, key.dmq1, key.q)
-        m = m2 + key.q * ((m1 - m2) * key.iqmp % key.p)
-        result = m * gmpy2.invert(blind, n) % n
-        if gmpy2.powmod(result, e, n) != number:
-            raise ArithmeticError("an RSA operation went wrong")
-        return int(result)
+        self.check_block(block)
+        return await compute(partial(self._raw.transform, block))
 
 
 class LocalEcKey(EcKey):

@@ -79,6 +79,25 @@ Respond: TypeAlias = Callable[[Response], None]
 _Slow: TypeAlias = IccPowerOn | XfrBlock | Secure
 
 
+class _Handover:
+    """Where a worker that has nothing to do is given its next command."""
+
+    def __init__(self) -> None:
+        self._ready = trio.Event()
+        self._work: tuple[_Slow, trio.CancelScope] | None = None
+
+    def put(self, command: _Slow, scope: trio.CancelScope) -> None:
+        """Gives the command, and the scope that ends it; once."""
+        self._work = command, scope
+        self._ready.set()
+
+    async def take(self) -> tuple[_Slow, trio.CancelScope]:
+        """Waits for it."""
+        await self._ready.wait()
+        assert self._work is not None
+        return self._work
+
+
 class CcidSlot:
     """The state of one slot, and the command that it carries out.
 
@@ -114,6 +133,7 @@ class CcidSlot:
         # The command that is carried out, and what ends it.
         self._running: _Slow | None = None
         self._scope = trio.CancelScope()
+        self._handover: _Handover | None = None
         self._began = trio.Event()
         self._extension_is_due = 0.0
         self._idle = trio.Event()
@@ -144,7 +164,7 @@ class CcidSlot:
         async with trio.open_nursery() as self._tasks:
             self._tasks.start_soon(self._extend_times)
             if self._running is not None:
-                self._tasks.start_soon(self._carry_out, self._running, self._scope)
+                self._tasks.start_soon(self._work, self._running, self._scope)
             await self._follow()
             await trio.sleep_forever()
 
@@ -279,9 +299,12 @@ class CcidSlot:
         self._began.set()
         self._idle = trio.Event()
         self._scope = trio.CancelScope()
-        # A host may be there before the reader runs.
-        if self._tasks is not None:
-            self._tasks.start_soon(self._carry_out, command, self._scope)
+        if self._handover is not None:
+            self._handover.put(command, self._scope)
+            self._handover = None
+        elif self._tasks is not None:
+            # A host may be there before the reader runs.
+            self._tasks.start_soon(self._work, command, self._scope)
 
     def _end_command(self, error: int | None) -> None:
         """Ends the command, which is answered with an error or not at all."""
@@ -293,9 +316,22 @@ class CcidSlot:
         if error is not None:
             self._fail(command, error)
 
-    async def _carry_out(self, command: _Slow, scope: trio.CancelScope) -> None:
+    async def _work(self, command: _Slow, scope: trio.CancelScope) -> None:
+        """Carries out one command after the other.
+
+        A command that was ended may go on for a while, as threads do. The next one then has another
+        worker, and of those that are done one waits for more.
+        """
         # For the log, whatever comes to speak on the way to the card.
-        structlog.contextvars.bind_contextvars(slot=command.slot)
+        structlog.contextvars.bind_contextvars(slot=self._slot.index)
+        while True:
+            await self._carry_out(command, scope)
+            if self._handover is not None:
+                return
+            self._handover = handover = _Handover()
+            command, scope = await handover.take()
+
+    async def _carry_out(self, command: _Slow, scope: trio.CancelScope) -> None:
         with scope:
             # A command may be ended before its task begins.
             await trio.lowlevel.checkpoint_if_cancelled()

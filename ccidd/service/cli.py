@@ -19,7 +19,6 @@ import trio
 
 from ccidd import __version__
 from ccidd.errors import UserError
-from ccidd.service import cardcommand
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configfile import DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import (
@@ -72,6 +71,9 @@ def main() -> None:
         return
     with told_in_one_line("ccidd"):
         if arguments[:1] == ["card"]:
+            # What serving does not need takes a third of the time until "ready".
+            from ccidd.service import cardcommand  # noqa: PLC0415
+
             cardcommand.run(arguments[1:])
         else:
             _run(arguments)

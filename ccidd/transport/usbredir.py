@@ -61,7 +61,7 @@ from ccid_protocol.usbredir import (
 from ccidd.reader.bulk_in import Piece
 from ccidd.reader.slot import Slot
 from ccidd.reader.usb_reader import BULK_IN, BULK_OUT, INTERRUPT_IN, UsbReader
-from ccidd.transport.sockets import can_read, has_unread, peer_arguments
+from ccidd.transport.sockets import can_read, has_unread, peer_arguments, write_now
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -199,11 +199,13 @@ class _Connection:
         self._connection = usbredir.Connection(usbredir.Role.DEVICE, previous=previous)
         self._unsent = bytearray()
         self._sending = b""
+        self._is_taking = False
+        self._waiters = 0
         self._reads: deque[BulkPacket] = deque()
         # What the last requests for bulk-IN data got, by their ids.
         self._given: OrderedDict[int, Piece] = OrderedDict()
         self._progress = trio.Event()
-        device.wake = self._announce_progress
+        device.wake = self._wake
 
     @property
     def is_open(self) -> bool:
@@ -233,6 +235,7 @@ class _Connection:
             self._send(DeviceDisconnect())
             # What waits is forgotten with the device.
             self._reads.clear()
+            self._push()
         with trio.move_on_after(LEAVE_TIMEOUT):
             await self._until(lambda: self.all_is_written)
 
@@ -246,13 +249,19 @@ class _Connection:
     async def _receive(self, session: trio.CancelScope) -> None:
         while True:
             self._connection.receive_data(bytes(await self._stream.receive_some(_RECEIVE_SIZE)))
-            await self._until(lambda: len(self._unsent) < MAX_UNSENT)
-            while not isinstance(event := self._connection.next_event(), NeedData):
-                if isinstance(event, ConnectionClosed):
-                    session.cancel()
-                    return
-                self._take(event)
-            self._repeat()
+            if len(self._unsent) >= MAX_UNSENT:
+                await self._until(lambda: len(self._unsent) < MAX_UNSENT)
+            self._is_taking = True
+            try:
+                while not isinstance(event := self._connection.next_event(), NeedData):
+                    if isinstance(event, ConnectionClosed):
+                        session.cancel()
+                        return
+                    self._take(event)
+                self._repeat()
+            finally:
+                self._is_taking = False
+            self._push()
 
     def _take(self, event: usbredir.Event) -> None:
         match event:
@@ -331,6 +340,7 @@ class _Connection:
         if not _INCOMING & set(peer_arguments(socket)):
             return
         self._send(self._connection.hello)
+        self._push()
         interval = _FIRST_LOOK
         while True:
             await trio.sleep(interval)
@@ -349,6 +359,7 @@ class _Connection:
                 self._connection.resume()
                 self._take_up()
                 self._repeat()
+                self._push()
                 return
 
     def _take_up(self) -> None:
@@ -363,7 +374,6 @@ class _Connection:
     def _repeat(self) -> None:
         """Says again what the guest has perhaps not read; nothing, where no session goes on."""
         self._unsent += self._connection.repeat()
-        self._announce_progress()
 
     def _announce_device(self) -> None:
         descriptor = self._device.descriptors.device
@@ -424,17 +434,30 @@ class _Connection:
 
     # Writing.
 
+    def _wake(self) -> None:
+        """Hears that the device has something to say."""
+        if not self._is_taking:
+            self._push()
+
+    def _push(self) -> None:
+        """Writes what there is to say, as far as the socket takes it at once."""
+        self._answer_reads()
+        self._notify()
+        if self._unsent and not self._sending:
+            del self._unsent[: write_now(self._stream, self._unsent)]
+        if self._unsent or self._waiters:
+            self._announce_progress()
+
     async def _write(self) -> None:
+        """Writes what the socket did not take at once."""
         while True:
-            self._answer_reads()
-            self._notify()
             if not self._unsent:
                 await self._progress.wait()
                 continue
             self._sending, self._unsent = bytes(self._unsent), bytearray()
             await self._stream.send_all(self._sending)
             self._sending = b""
-            self._announce_progress()
+            self._push()
 
     def _answer_reads(self) -> None:
         """Answers the reads that wait, oldest first, as far as there is something to read."""
@@ -467,11 +490,14 @@ class _Connection:
     def _send(self, packet: usbredir.Packet) -> None:
         """Puts a packet behind what is to be written."""
         self._unsent += self._connection.send(packet)
-        self._announce_progress()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await self._progress.wait()
+        self._waiters += 1
+        try:
+            while not condition():
+                await self._progress.wait()
+        finally:
+            self._waiters -= 1
 
     def _announce_progress(self) -> None:
         self._progress.set()

@@ -31,6 +31,7 @@ from ccidd.card.card import Card, CardGoneError
 from ccidd.reader.short_responses import ShortResponses
 from ccidd.reader.slot import Insertion, Slot
 from ccidd.reader.witness import Witness
+from ccidd.transport.sockets import write_now
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -339,8 +340,18 @@ class _Session:
 
     async def _send(self, message: vscard.Message) -> None:
         # One message, one write: the stream's bytes are in the order of the connection's states.
-        async with self._sending:
-            await self._stream.send_all(self._connection.send(message))
+        try:
+            # A lock that is free costs no turn of the event loop.
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            data = self._connection.send(message)
+            written = write_now(self._stream, data)
+            if written < len(data):
+                await self._stream.send_all(data[written:])
+        finally:
+            self._sending.release()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

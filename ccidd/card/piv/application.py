@@ -55,6 +55,7 @@ class PivApplication(Application):
     ) -> None:
         _check(credentials.values(), options)
         self._options = options
+        self._properties = _properties(options)
         self._records = Records(memory)
         self._slots = Slots(credentials, self._records)
         identity = Identity.of(self._records, credentials.values(), options.guid)
@@ -91,17 +92,7 @@ class PivApplication(Application):
         Selected again, the application keeps its security status (part 2, 3.1.1).
         """
         self._note_command(Instruction.SELECT)
-        algorithms = (
-            tlv.encode(0x80, bytes([identifier]))
-            for identifier in self._options.algorithm_identifiers()
-        )
-        return tlv.encode(
-            0x61,
-            tlv.encode(0x4F, PIX),
-            tlv.encode(0x79, tlv.encode(0x4F, RID)),
-            tlv.encode(0x50, _LABEL),
-            tlv.encode(0xAC, *algorithms, tlv.encode(0x06, b"\x00")),
-        )
+        return self._properties
 
     def deselect(self) -> None:
         """See `Application.deselect`."""
@@ -193,3 +184,17 @@ def _check(credentials: Collection[Credential], options: PivOptions) -> None:
         algorithm = credential.key.algorithm
         if not options.takes(algorithm):
             raise UserError(f"{algorithm.value} is too weak; give the card a longer key")
+
+
+def _properties(options: PivOptions) -> bytes:
+    """Gives the application property template (SP 800-73-4, part 2, table 3)."""
+    algorithms = (
+        tlv.encode(0x80, bytes([identifier])) for identifier in options.algorithm_identifiers()
+    )
+    return tlv.encode(
+        0x61,
+        tlv.encode(0x4F, PIX),
+        tlv.encode(0x79, tlv.encode(0x4F, RID)),
+        tlv.encode(0x50, _LABEL),
+        tlv.encode(0xAC, *algorithms, tlv.encode(0x06, b"\x00")),
+    )

@@ -191,6 +191,9 @@ class Exchange:
             ProtocolError: It is out of place; nothing changes.
         """
         match packet:
+            # Nearly all packets, and so the first to be looked for.
+            case BulkPacket() if self._presence is _Presence.CONNECTED:
+                self._answer(packet)
             case InterfaceInfo() | EpInfo():
                 self._tables_due.discard(type(packet))
             case DeviceConnect():
@@ -219,6 +222,9 @@ class Exchange:
         """
         self._unheard.clear()
         match packet:
+            # As in `device_sends`.
+            case BulkPacket() if self._presence is _Presence.CONNECTED:
+                self._request(packet)
             case FilterReject() | FilterFilter():
                 return packet
             case DeviceDisconnectAck():
@@ -347,11 +353,13 @@ class Exchange:
         if isinstance(request, SetConfiguration | SetAltSetting) and not failed:
             self._check_tables(name)
         self._requests.remove(request)
-        if isinstance(request, StartIsoStream | StartInterruptReceiving | StartBulkReceiving):
-            if failed:
-                self._streams.pop((_STREAM_OF[type(request)], request.endpoint), None)
-        elif isinstance(answer, TransferAnswer) and self._our_role is Role.DEVICE:
-            self._remember(answer)
+        if isinstance(answer, TransferAnswer):
+            if self._our_role is Role.DEVICE:
+                self._remember(answer)
+        elif failed and isinstance(
+            request, StartIsoStream | StartInterruptReceiving | StartBulkReceiving
+        ):
+            self._streams.pop((_STREAM_OF[type(request)], request.endpoint), None)
 
     def _stop_stream(self, answer: Answer) -> None:
         """Takes a status that nobody asked for: the device had to stop a stream."""

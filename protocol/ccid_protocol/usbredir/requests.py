@@ -194,6 +194,8 @@ def _is_for(answer: Answer, request: Request) -> bool:
 def _target(packet: Answer | Request) -> int | None:
     """Gives the part of the device that a request or answer is about, None for the whole."""
     match packet:
+        case BulkPacket():
+            return packet.endpoint
         case SetConfiguration() | GetConfiguration() | ConfigurationStatus():
             return None
         case SetAltSetting() | GetAltSetting() | AltSettingStatus():
