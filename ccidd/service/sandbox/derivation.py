@@ -88,6 +88,7 @@ class _Grants:
         self.programs = False
         self.internet = False
         self.abstract_sockets = False
+        self.signals = False
         self.connects_to: frozenset[int] | None = frozenset()
 
     def add(self, access: Access, *paths: Path) -> None:
@@ -105,6 +106,7 @@ class _Grants:
             internet=self.internet,
             connects_to=self.connects_to,
             abstract_sockets=self.abstract_sockets,
+            signals=self.signals,
         )
 
 
@@ -191,6 +193,11 @@ class _Needed:
         self.own.programs = True
         self.own.add(Access.EXECUTE, *_PROGRAMS, *self._surroundings.python)
 
+    def _add_module_process(self) -> None:
+        """Adds a process that confines itself, and so may have a sandbox of its own."""
+        self._add_programs()
+        self.own.signals = True
+
     def _add_card(self, card: CardOptions) -> None:
         for name, values in card.values.items():
             for value in values:
@@ -229,7 +236,7 @@ class _Needed:
     def _add_modules(self, *modules: Path) -> None:
         """Adds PKCS#11 modules; the tokens of some are in the network."""
         around = self._surroundings
-        self._add_programs()
+        self._add_module_process()
         self.modules.modules = self.modules.internet = True
         self.modules.connects_to = None
         for module in modules:
@@ -240,6 +247,6 @@ class _Needed:
 
     def _add_database(self, name: str) -> None:
         """Adds an NSS database, which NSS's own module reads."""
-        self._add_programs()
+        self._add_module_process()
         self.modules.modules = True
         self.modules.add(Access.WRITE, Path(name.removeprefix("sql:")))

@@ -159,7 +159,9 @@ def _handled_ports(abi: int, needs: Needs) -> int:
 def _scope(abi: int, needs: Needs) -> int:
     if abi < 6:
         return 0
-    return _SCOPE_SIGNALS if needs.abstract_sockets else _SCOPE_SIGNALS | _SCOPE_ABSTRACT_SOCKETS
+    return (0 if needs.signals else _SCOPE_SIGNALS) | (
+        0 if needs.abstract_sockets else _SCOPE_ABSTRACT_SOCKETS
+    )
 
 
 def _rights(access: Access) -> _Right:

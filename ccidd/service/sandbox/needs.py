@@ -40,6 +40,7 @@ class Needs:
         connects_to: TCP ports that are connected to; None for any.
         listens_on: TCP ports that are listened on.
         abstract_sockets: whether sockets are connected to that have no file.
+        signals: whether processes are signalled that do not share this one's sandbox.
     """
 
     paths: Mapping[Path, Access] = field(default_factory=dict)
@@ -49,6 +50,7 @@ class Needs:
     connects_to: frozenset[int] | None = frozenset()
     listens_on: frozenset[int] = frozenset()
     abstract_sockets: bool = False
+    signals: bool = False
 
     def __or__(self, other: Self) -> "Needs":
         """What both need."""
@@ -64,6 +66,7 @@ class Needs:
             connects_to=None if ours is None or theirs is None else ours | theirs,
             listens_on=self.listens_on | other.listens_on,
             abstract_sockets=self.abstract_sockets or other.abstract_sockets,
+            signals=self.signals or other.signals,
         )
 
     def beyond(self, granted: "Needs") -> str | None:
@@ -103,6 +106,7 @@ class Needs:
                 "connects_to": None if ports is None else sorted(ports),
                 "listens_on": sorted(self.listens_on),
                 "abstract_sockets": self.abstract_sockets,
+                "signals": self.signals,
             }
         )
 
