@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 SPDX = "# SPDX-License-Identifier: Apache-2.0"
 
 
-PLACES = ("ccidd", "protocol", "tests", "qemu-integration", ".ci", "dev")
+PLACES = ("ccidd", "protocol", "tests", "qemu-integration", "packaging", ".ci", "dev")
 
 
 def programs() -> list[Path]:

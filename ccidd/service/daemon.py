@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
+from ccidd.service.control.server import ControlServer
 from ccidd.service.notify import Notifier
 from ccidd.service.sandbox.sandbox import Sandbox
 from ccidd.service.service import Service
@@ -23,7 +24,9 @@ from ccidd.service.service import Service
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-async def serve(service: Service, sandbox: Sandbox | None = None) -> bool:
+async def serve(
+    service: Service, control: ControlServer | None = None, sandbox: Sandbox | None = None
+) -> bool:
     """Serves until SIGTERM or SIGINT, or until no connection can come any more.
 
     SIGHUP has a configuration file read again; without one it ends the process, as it does by
@@ -31,6 +34,7 @@ async def serve(service: Service, sandbox: Sandbox | None = None) -> bool:
 
     Args:
         service: what to serve; it is closed in any case.
+        control: the control sockets, if there are any.
         sandbox: what to serve it in.
 
     Returns:
@@ -43,31 +47,42 @@ async def serve(service: Service, sandbox: Sandbox | None = None) -> bool:
     obeyed = [signal.SIGTERM, signal.SIGINT]
     if service.can_reload:
         obeyed.append(signal.SIGHUP)
-    was_told = False
     try:
         with trio.open_signal_receiver(*obeyed) as signals:
             service.listen()
+            if control is not None:
+                control.listen()
             if sandbox is not None:
                 sandbox.enter()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(notifier.keep_alive)
-                await nursery.start(_run, service, nursery.cancel_scope)
+                await nursery.start(_run, service, control, nursery.cancel_scope)
+                if control is not None:
+                    await nursery.start(control.run)
                 service.changed = partial(_tell_status, notifier, service)
                 service.changed()
                 notifier.ready()
                 log.info("ready")
                 nursery.start_soon(_tell_stop, service, notifier)
-                was_told = await _obey(signals, service, notifier)
+                await _obey(signals, service, notifier)
     finally:
         service.close()
+        if control is not None:
+            control.close()
     log.info("stopped")
-    return was_told or service.was_served
+    return service.was_told or service.was_served
 
 
 async def _run(
-    service: Service, nursery: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+    service: Service,
+    control: ControlServer | None,
+    nursery: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None],
 ) -> None:
     await service.run(task_status=task_status)
+    if control is not None:
+        await control.settle()
     nursery.cancel()
 
 
@@ -76,7 +91,7 @@ async def _tell_stop(service: Service, notifier: Notifier) -> None:
     notifier.stopping()
 
 
-async def _obey(signals: AsyncIterator[int], service: Service, notifier: Notifier) -> bool:
+async def _obey(signals: AsyncIterator[int], service: Service, notifier: Notifier) -> None:
     """Does what signals say until one says to stop; then the service ends by itself."""
     async for number in signals:
         if number == signal.SIGHUP:
@@ -84,8 +99,7 @@ async def _obey(signals: AsyncIterator[int], service: Service, notifier: Notifie
         else:
             log.info("stopping", signal=signal.Signals(number).name)
             service.quit()
-            return True
-    return False
+            return
 
 
 async def _reload(service: Service, notifier: Notifier) -> None:

@@ -23,7 +23,7 @@ from ccidd.card.passthrough.card import PassthroughCard, Sharing
 from ccidd.card.passthrough.winscard import PNP_NOTIFICATION, Context, PcscError, ReaderState
 from ccidd.reader.slot import Slot
 from ccidd.service.options import CardOptions
-from ccidd.service.supply import CardSupply, Protect
+from ccidd.service.supply import CardSupply, Protect, Protection
 
 _Result = TypeVar("_Result")
 
@@ -58,7 +58,7 @@ class _Insertion:
     atr: bytes
 
 
-def pcsc_supply(options: CardOptions, protect: Protect) -> "PcscSupply":
+def pcsc_supply(options: CardOptions, protection: Protection) -> "PcscSupply":
     """Makes what fills the slot of a `--card=pcsc`."""
     sharing = Sharing(exclusive="exclusive" in options.switches)
     if (seconds := options.one("idle-release")) is not None:
@@ -67,7 +67,7 @@ def pcsc_supply(options: CardOptions, protect: Protect) -> "PcscSupply":
         sharing = replace(sharing, max_hold=float(seconds))
     pattern = options.one("reader")
     assert pattern is not None
-    return PcscSupply(pattern, sharing, protect)
+    return PcscSupply(pattern, sharing, protection.protect)
 
 
 class PcscSupply(CardSupply):

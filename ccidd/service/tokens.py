@@ -36,7 +36,7 @@ from ccidd.service.cardtypes import CARD_TYPES, key_reference
 from ccidd.service.options import ANY_TOKEN, KEY_OPTION, CardOptions
 from ccidd.service.placement import place
 from ccidd.service.state import State, StoredMemory
-from ccidd.service.supply import CardSupply, Protect
+from ccidd.service.supply import CardSupply, Protection
 from ccidd.service.tokenpin import TokenPin
 
 _FIRST_DELAY: Final = 0.5
@@ -226,8 +226,7 @@ class TokenSupply(CardSupply):
     Args:
         options: a `--card` with `token`.
         state: where tries are counted.
-        protect: what stands between the guest and each card.
-        keep: how many tries of a token's PIN guests leave.
+        protection: what stands between the guest and each card.
         accepts: says of each token whether it may become a card; by default, all may.
 
     Attributes:
@@ -241,20 +240,19 @@ class TokenSupply(CardSupply):
         self,
         options: CardOptions,
         state: State,
-        protect: Protect,
-        keep: int = 0,
+        protection: Protection,
         accepts: Callable[[TokenInfo], bool] | None = None,
     ) -> None:
         self._options = options
-        self._keep = keep
         self._accepts = accepts
         self.labels: dict[int, str] = {}
         self._kind = CARD_TYPES[options.type]
         self._state = state
-        self._protect = protect
+        self._protection = protection
         name = options.one("token") or ""
         self._uri = Pkcs11Uri() if name == ANY_TOKEN else parse_uri(name)
-        check_uri(self._uri)
+        with options.where.naming("token"):
+            check_uri(self._uri)
         self._modules = _modules(options, self._uri)
         self._named = dict(_named_keys(options))
         self._limiter = trio.CapacityLimiter(_MAX_OPENING)
@@ -414,12 +412,13 @@ class TokenSupply(CardSupply):
             raise UserError(f"{token.name} has no key that a {self._options.type} card can have")
         guid = _guid(present, placed)
         self._state.note_card(str(guid), self._options.type)
-        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token], keep=self._keep)}
+        keep = self._protection.retry_floor
+        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token], keep=keep)}
         shared = "vendor-extensions" not in switches
         memory = StoredMemory(self._state, self._state.card(str(guid)), pins, shared=shared)
         try:
             card = TokenCard(kind.make(placed, memory, switches, guid))
-            return _Opened(token, str(guid), memory, card, self._protect(card))
+            return _Opened(token, str(guid), memory, card, self._protection.protect(card))
         except BaseException:
             memory.close()
             raise
@@ -445,14 +444,13 @@ def _close_behind(token: Token) -> None:
 
 def _modules(options: CardOptions, uri: Pkcs11Uri) -> Sequence[str]:
     """Gives the modules whose tokens are followed."""
-    where = f"--card={options.type}"
-    given = [check_module(path) for path in options.values.get("module", ())]
-    named = module_of(uri)
-    if named is not None and given:
-        raise UserError(f"{where}: the URI of token names a module already; leave out module")
-    modules = [named] if named is not None else given or configured_modules()
-    if not modules:
-        raise UserError(f"{where}: p11-kit has no PKCS#11 modules configured; add module=PATH")
+    with options.where.naming("module"):
+        given = [check_module(path) for path in options.values.get("module", ())]
+    with options.where.naming("token"):
+        named = module_of(uri)
+        modules = [named] if named is not None else given or configured_modules()
+        if not modules:
+            raise UserError("p11-kit has no PKCS#11 modules configured; add module=PATH")
     return modules
 
 
@@ -464,10 +462,5 @@ def _named_keys(options: CardOptions) -> Sequence[tuple[int, Wanted]]:
         if match is None:
             continue
         uri = parse_uri(options.one(name) or "")
-        if uri != Pkcs11Uri(object=uri.object, id=uri.id, type=uri.type) or uri == Pkcs11Uri():
-            raise UserError(
-                f"--card={options.type}: {name} chooses among the token's keys, by id or object"
-                " alone: pkcs11:id=%01"
-            )
         named.append((key_reference(match[1], options.type), Wanted(uri.object, uri.id)))
     return named

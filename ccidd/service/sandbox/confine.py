@@ -53,14 +53,6 @@ class Confinement:
                 f"{beyond} is outside of the sandbox that ccidd made when it started; restart ccidd"
             )
 
-    def as_json(self) -> Mapping[str, object]:
-        """Tells of it in JSON, for query-status."""
-        return {
-            "mode": self.mode.value,
-            "in-force": list(self.in_force),
-            "missing": dict(self.missing),
-        }
-
 
 NOT_CONFINED: Final = Confinement(Mode.OFF, missing={"sandbox": "--sandbox=off"})
 

@@ -17,6 +17,7 @@ from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.options import ANY_TOKEN, KEY_OPTION, CardOptions
 from ccidd.service.sandbox.needs import Access, Needs
 from ccidd.service.sandbox.surroundings import Surroundings
+from ccidd.transport.endpoint import host_and_port, tcp_address
 
 _READ_BY_ALL: Final = tuple(
     map(
@@ -27,6 +28,8 @@ _READ_BY_ALL: Final = tuple(
             *("/proc", "/sys"),
             # What /etc/resolv.conf may lead to.
             *("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager"),
+            # Who users and groups are, where /etc alone does not say it.
+            *("/run/systemd/userdb", "/run/nscd", "/var/lib/sss"),
         ),
     )
 )
@@ -90,6 +93,7 @@ class _Grants:
         self.abstract_sockets = False
         self.signals = False
         self.connects_to: frozenset[int] | None = frozenset()
+        self.listens_on: frozenset[int] = frozenset()
 
     def add(self, access: Access, *paths: Path) -> None:
         """Adds paths with all that is beneath them."""
@@ -105,6 +109,7 @@ class _Grants:
             programs=self.programs,
             internet=self.internet,
             connects_to=self.connects_to,
+            listens_on=self.listens_on,
             abstract_sockets=self.abstract_sockets,
             signals=self.signals,
         )
@@ -127,6 +132,11 @@ class _Needed:
             grants.add(
                 Access.WRITE | Access.EXECUTE, *configuration.sandbox_paths, *surroundings.others
             )
+        for socket in configuration.control:
+            if socket.path is not None:
+                self.own.add(Access.BIND, socket.path.absolute().parent)
+        if configuration.metrics_file is not None:
+            self.own.add(Access.CREATE, configuration.metrics_file.absolute().parent)
         for reader in configuration.readers:
             self._add_reader(reader)
 
@@ -155,8 +165,13 @@ class _Needed:
             self.own.add(Access.BIND, reader.socket_path.absolute().parent)
         if reader.transport == "serial":
             self.own.add(Access.DEVICE, *_TERMINALS)
-        if reader.connect is not None:
-            self._add_target(reader.connect)
+        if reader.connect is not None and (address := tcp_address(reader.connect)) is not None:
+            # Long answers of a name server come over TCP.
+            self._add_tcp(connects_to=frozenset({address[1], _DNS}))
+        if reader.listen is not None:
+            self._add_tcp(listens_on=frozenset({host_and_port(reader.listen)[1]}))
+        if reader.tls_creds is not None:
+            self.own.add(Access.READ, reader.tls_creds)
         if reader.trace is not None:
             self.own.add(Access.CREATE, reader.trace.absolute().parent)
         pin_entry, pin_file = reader.options.get("pin-entry"), reader.options.get("pin-file")
@@ -167,14 +182,15 @@ class _Needed:
         for card in reader.cards:
             self._add_card(card)
 
-    def _add_target(self, target: str) -> None:
-        """Adds what is connected to; see `Connector` for what is a path."""
-        if "/" in target or ":" not in target:
-            return
+    def _add_tcp(
+        self,
+        *,
+        connects_to: frozenset[int] = frozenset(),
+        listens_on: frozenset[int] = frozenset(),
+    ) -> None:
         self.own.internet = True
-        # Long answers of a name server come over TCP.
-        ports = frozenset({int(target.rpartition(":")[2]), _DNS})
-        self.own.connects_to = ports | (self.own.connects_to or frozenset())
+        self.own.connects_to = connects_to | (self.own.connects_to or frozenset())
+        self.own.listens_on |= listens_on
 
     def _add_pinentry(self, program: str) -> None:
         if program == _AGENT:

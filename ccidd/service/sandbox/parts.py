@@ -8,12 +8,16 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from ccidd.dumps import forbid_dumps
 from ccidd.service.sandbox.landlock import landlock_abi, restrict
 from ccidd.service.sandbox.needs import Needs
 from ccidd.service.sandbox.privileges import drop_capabilities, forbid_new_privileges
 from ccidd.service.sandbox.seccomp import allow_calls, find_library
+
+_LAST_THREAD: Final = 5.0
+"""Seconds that a thread has to end that was started before."""
 
 
 def put_in_force(needs: Needs) -> tuple[list[str], dict[str, str]]:
@@ -28,8 +32,12 @@ def put_in_force(needs: Needs) -> tuple[list[str], dict[str, str]]:
     Raises:
         RuntimeError: There are other threads, which would not be confined.
     """
-    if threading.active_count() > 1:
-        raise RuntimeError("there are other threads already")
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            # A token that was tried may be logging out.
+            thread.join(_LAST_THREAD)
+            if thread.is_alive():
+                raise RuntimeError(f"there is a thread already: {thread.name}")
     in_force, missing = [], {}
     for name, apply in _parts(needs):
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ccidd.service.configuration import Configuration, ReaderConfiguration
+from ccidd.service.control.options import ControlOptions
 from ccidd.service.options import parse_card
 from ccidd.service.sandbox.derivation import module_needs_of, needs_of
 from ccidd.service.sandbox.needs import Access, Needs
@@ -106,6 +107,25 @@ def test_a_socket_to_connect_to_needs_nothing_and_tcp_its_port() -> None:
         assert tcp.internet
         assert tcp.connects_to == frozenset({4711, 53})
         assert not tcp.programs
+
+
+def test_a_tcp_port_is_listened_at_with_certificates() -> None:
+    tcp = needs(socket_path=None, listen="[::]:4711", tls_creds=Path("/etc/ccidd/tls"))
+    assert tcp.internet
+    assert tcp.listens_on == frozenset({4711})
+    assert tcp.connects_to == frozenset()
+    assert tcp.paths[Path("/etc/ccidd/tls")] == Access.READ
+
+
+def test_control_sockets_and_statistics_need_their_directories() -> None:
+    configuration = Configuration(
+        (),
+        control=(ControlOptions(Path("/run/ccidd/control.sock")), ControlOptions(fd=3)),
+        metrics_file=Path("/var/lib/node-exporter/ccidd.prom"),
+    )
+    found = needs_of(configuration, AROUND)
+    assert found.paths[Path("/run/ccidd")] == Access.BIND
+    assert found.paths[Path("/var/lib/node-exporter")] == Access.CREATE
 
 
 def test_a_serial_line_needs_terminals() -> None:

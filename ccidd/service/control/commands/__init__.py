@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands and events of the control socket, all in one list."""
+
+from typing import Final
+
+from ccidd.service.control.commands import basics, cards, events, pins, readers
+from ccidd.service.control.registry import Registry
+
+REGISTRY: Final = Registry(
+    (*basics.COMMANDS, *readers.COMMANDS, *cards.COMMANDS, *pins.COMMANDS), events.EVENTS
+)
+"""All commands and events."""
