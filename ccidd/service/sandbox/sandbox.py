@@ -61,9 +61,10 @@ class Sandbox:
         Raises:
             UserError: It does not.
         """
-        configuration = replace(self._configuration, readers=(reader,))
-        self.confinement.check(needs_of(configuration, self._surroundings))
-        self._let_modules(configuration)
+        for card in reader.cards:
+            with card.where.naming():
+                self.check_card(card)
+        self._check(reader)
 
     def check_card(self, card: CardOptions) -> None:
         """Checks that a card stays within, and readies its PKCS#11 modules.
@@ -71,7 +72,12 @@ class Sandbox:
         Raises:
             UserError: It does not.
         """
-        self.check(ReaderConfiguration(cards=(card,)))
+        self._check(ReaderConfiguration(cards=(card,)))
+
+    def _check(self, reader: ReaderConfiguration) -> None:
+        configuration = replace(self._configuration, readers=(reader,))
+        self.confinement.check(needs_of(configuration, self._surroundings))
+        self._let_modules(configuration)
 
     def _let_modules(self, configuration: Configuration) -> None:
         """Has the processes of modules confine themselves, from the next one on."""

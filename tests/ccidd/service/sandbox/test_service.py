@@ -252,8 +252,8 @@ async def test_a_reload_stays_within_the_sandbox(tmp_path: Path) -> None:
         process.send_signal(signal.SIGHUP)
         log = await ccidd.until("reload_failed")
         assert (
-            f'reason="the reader alice: {tmp_path}/outside is outside of the sandbox that ccidd'
-            ' made when it started; restart ccidd"'
+            f'reason="{file}: readers.alice.cards[0]: {tmp_path}/outside is outside of the sandbox'
+            ' that ccidd made when it started; restart ccidd"'
         ) in log
         await ccidd.sign()
         # A key that is renewed is another file of the same name.
