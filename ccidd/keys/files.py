@@ -106,8 +106,16 @@ def _read_with_mode(path: Path) -> tuple[bytes, int]:
     return content, mode
 
 
+def is_open_to_others(mode: int) -> bool:
+    """Tells by its mode whether others than its owner may read or change a file with a secret.
+
+    Its group may read it.
+    """
+    return stat.S_ISREG(mode) and bool(mode & _TOO_OPEN)
+
+
 def _warn_if_open_to_others(path: Path, mode: int) -> None:
-    if stat.S_ISREG(mode) and mode & _TOO_OPEN:
+    if is_open_to_others(mode):
         log.warning(
             "key_file_open_to_others",
             file=str(path),

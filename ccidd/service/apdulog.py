@@ -21,12 +21,12 @@ class ApduLog(ExchangeObserver):
 
     def inserted(self, slot: Slot) -> None:
         """See `SlotObserver.inserted`."""
-        log.debug("card_inserted", slot=slot.index)
+        log.debug("card_came", slot=slot.index)
 
     def removed(self, slot: Slot) -> None:
         """See `SlotObserver.removed`."""
         super().removed(slot)
-        log.debug("card_removed", slot=slot.index)
+        log.debug("card_went", slot=slot.index)
 
     def powered_on(self, slot: Slot, atr: bytes) -> None:
         """See `SlotObserver.powered_on`."""

@@ -17,6 +17,7 @@ from ccidd.service.pincodes import pin_on_wire, puk_on_wire
 from ccidd.service.state import CardRecord, State, StoredMemory
 from ccidd.service.state.memory import apply_pin_file
 from ccidd.service.supply import UNPROTECTED, CardSupply, FixedCard, Protection
+from ccidd.service.tokenchoice import TokenChoice
 from ccidd.service.tokenpin import TokenPin
 from ccidd.service.tokens import TokenSupply
 
@@ -38,14 +39,21 @@ def open_supply(
     """
     with options.where.naming():
         if options.type == PCSC:
-            return _open_pcsc(options, protection)
+            return open_pcsc(options, protection)
         if options.one("token") is not None:
-            return TokenSupply(options, state, protection)
+            choice = TokenChoice.of(options)
+            choice.check_modules()
+            return TokenSupply(choice, state, protection)
         card = open_card(options, state, keep=protection.retry_floor)
         return FixedCard(protection.protect(card))
 
 
-def _open_pcsc(options: CardOptions, protection: Protection) -> CardSupply:
+def open_pcsc(options: CardOptions, protection: Protection = UNPROTECTED) -> CardSupply:
+    """Opens what fills the slot of a `--card=pcsc`.
+
+    Raises:
+        UserError: What reads this host's readers is not installed.
+    """
     try:
         # pyscard is an optional dependency.
         from ccidd.service.pcsc import pcsc_supply  # noqa: PLC0415

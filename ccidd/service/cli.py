@@ -21,7 +21,8 @@ import trio
 from ccidd import __version__
 from ccidd.errors import UserError
 from ccidd.service.cardtypes import CARD_TYPES
-from ccidd.service.configfile import DEFAULT_FILE, load_configuration
+from ccidd.service.check import command
+from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import (
     SANDBOX_MODES,
     TRANSPORTS,
@@ -65,6 +66,8 @@ _READERS: Final = (
     "unsafe_trace_secrets",
 )
 
+_DESCRIPTION: Final = "A virtual smart-card reader, with its cards, for QEMU's socket chardev."
+
 _EPILOG: Final = """\
 One of --socket-path, --fd, --listen, --connect, --config, or a socket from systemd is needed. With
 QEMU:
@@ -75,7 +78,8 @@ QEMU:
 
 With reconnect=1 behind the path QEMU comes back after ccidd was restarted.
 
-`ccidd card --help` tells about the cards that ccidd keeps itself.
+`ccidd card --help` tells about the cards that ccidd keeps itself, `ccidd check --help` how to find
+out what is wrong before it is served.
 """
 
 
@@ -93,15 +97,19 @@ def main() -> None:
             from ccidd.service import cardcommand  # noqa: PLC0415
 
             cardcommand.run(arguments[1:])
+        elif arguments[:1] == ["check"]:
+            _check(arguments[1:])
         else:
             _run(arguments)
 
 
-def _parser() -> OneLineParser:
+def _parser(
+    program: str = "ccidd", description: str = _DESCRIPTION, epilog: str = _EPILOG
+) -> OneLineParser:
     parser = OneLineParser(
-        prog="ccidd",
-        description="A virtual smart-card reader, with its cards, for QEMU's socket chardev.",
-        epilog=_EPILOG,
+        prog=program,
+        description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -296,6 +304,21 @@ def _run(arguments: Sequence[str]) -> None:
         served = trio.run(serve, service, sockets, sandbox)
     if not served:
         sys.exit(1)
+
+
+def _check(arguments: Sequence[str]) -> None:
+    parser = _parser("ccidd check", command.DESCRIPTION, "")
+    command.add_options(parser)
+    options = parser.parse_args(arguments)
+    configuration = None
+    try:
+        file = _file(options)
+        if file is None:
+            fds = [] if _sockets(options) else [AWAITED_FD]
+            configuration = Configuration((_reader(options, fds),))
+    except UserError as error:
+        parser.error(str(error))
+    command.run(options, configuration, file)
 
 
 def _sockets(options: argparse.Namespace) -> list[str]:

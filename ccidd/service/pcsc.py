@@ -114,7 +114,9 @@ class PcscSupply(CardSupply):
             while True:
                 known = await watch.next(known)
                 self._is_available, self._delay = True, RETRY_DELAY
-                readers = {name: state for name, state in known.items() if self._is_ours(name)}
+                readers = {
+                    name: state for name, state in known.items() if is_named(name, self._pattern)
+                }
                 stay.update(_choose(readers, stay.insertion))
         except PcscError as error:
             return str(error)
@@ -126,9 +128,11 @@ class PcscSupply(CardSupply):
             self._is_available = False
             log.warning("pcsc_unavailable", reader=self._pattern, reason=reason)
 
-    def _is_ours(self, name: str) -> bool:
-        # Names have brackets in them, which are wildcards.
-        return name == self._pattern or fnmatch.fnmatchcase(name, self._pattern)
+
+def is_named(name: str, pattern: str) -> bool:
+    """Tells whether a reader is one that a name or a pattern stands for."""
+    # Names have brackets in them, which are wildcards.
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def _choose(readers: Mapping[str, ReaderState], current: _Insertion | None) -> _Insertion | None:

@@ -13,7 +13,7 @@ A PIN is here in bytearrays alone, and only from its answer until whoever asked 
 import contextlib
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, final
 
@@ -240,7 +240,7 @@ class Requests:
         """Whether an agent is connected."""
         return self._agents > 0
 
-    def pending(self) -> list[JSON]:
+    def pending(self) -> list[Mapping[str, JSON]]:
         """Gives the questions that wait, the oldest first, as query-requests does."""
         return [question.description() for question in self._pending.values()]
 

@@ -7,6 +7,7 @@ descriptor options); sd_listen_fds(3) (socket activation).
 
 import contextlib
 import errno
+import math
 import os
 import re
 import socket
@@ -40,6 +41,12 @@ MAX_WAITING: Final = 16
 
 MAX_ARRIVING: Final = 64
 """Connections that may be looked at at once; for one more, the oldest is given up."""
+
+MAX_REFUSALS_LOGGED: Final = 100
+"""Refusals within `REFUSALS_PERIOD` that have a line of their own in the log."""
+
+REFUSALS_PERIOD: Final = 10.0
+"""Seconds after which refusals have lines of their own again."""
 
 _ACCEPT_RETRY_DELAY: Final = 0.1
 _ACCEPT_ERRORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -100,6 +107,7 @@ class Listener(Endpoint):
         self._queue, self._admitted = trio.open_memory_channel[trio.abc.Stream](MAX_WAITING)
         # Those who are being looked at, the oldest first.
         self._arriving: deque[trio.CancelScope] = deque()
+        self._refusals = _Refusals()
 
     @property
     def listeners(self) -> Sequence[trio.SocketListener]:
@@ -165,7 +173,7 @@ class Listener(Endpoint):
             if refusal is not None:
                 stream.socket.close()
         if refusal is not None:
-            log.warning("connection_refused", reason=str(refusal), **refusal.peer)
+            self._refusals.tell(refusal)
 
     async def _turn_away_all(self) -> None:
         """Closes the connections that were not served, though it may have been cancelled."""
@@ -180,6 +188,28 @@ class Listener(Endpoint):
             listener.socket.close()
         if self._made and _identity(self._made) == self._identity:
             self._made.unlink(missing_ok=True)
+
+
+class _Refusals:
+    """Logs refusals: each, or where there are too many to read, how many there were."""
+
+    def __init__(self) -> None:
+        self._begin = -math.inf
+        self._told = 0
+        self._untold = 0
+
+    def tell(self, refusal: RefusedError) -> None:
+        """Logs that a peer is not let in."""
+        now = trio.current_time()
+        if now - self._begin >= REFUSALS_PERIOD:
+            if self._untold:
+                log.warning("more_connections_refused", count=self._untold)
+            self._begin, self._told, self._untold = now, 0, 0
+        if self._told == MAX_REFUSALS_LOGGED:
+            self._untold += 1
+            return
+        self._told += 1
+        log.warning("connection_refused", reason=str(refusal), **refusal.peer)
 
 
 class Connected(Endpoint):
@@ -206,7 +236,7 @@ class Connected(Endpoint):
             try:
                 stream = await self._admission.admit(self._stream)
             except RefusedError as refusal:
-                log.warning("connection_refused", reason=str(refusal), **refusal.peer)
+                _Refusals().tell(refusal)
                 return
             async with stream:
                 await handler(stream)

@@ -85,6 +85,8 @@ def listen_tcp(host: str, port: int) -> list[socket.socket]:
 
 def _open_to(path: Path, mode: int, group: int | None) -> None:
     """Gives a socket's file, which is for its owner alone, to a group, and opens it to others."""
+    if group is None and stat.S_IMODE(path.lstat().st_mode) == mode:
+        return
     # Not by its path: in a directory that others can write to, that may lead elsewhere by now.
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -104,15 +106,26 @@ def _open_to(path: Path, mode: int, group: int | None) -> None:
         os.close(descriptor)
 
 
-def _remove_stale_socket(path: Path) -> None:
+def has_socket(path: Path) -> bool:
+    """Tells whether there is a socket where one is to be made, in use or not.
+
+    Raises:
+        UserError: Something else is there, or it cannot be seen.
+    """
     try:
         is_socket = stat.S_ISSOCK(path.lstat().st_mode)
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
         raise UserError(f"cannot listen on {path}: {error.strerror}") from error
     if not is_socket:
         raise UserError(f"cannot listen on {path}: it exists and is no socket")
+    return True
+
+
+def _remove_stale_socket(path: Path) -> None:
+    if not has_socket(path):
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -190,6 +190,9 @@ class Encrypted(Admission):
         credentials: our own files.
         rules: which certificates are let in, of those that are valid.
         host: in the role of the client, the name that the server's certificate must have.
+
+    Raises:
+        UserError: That is no name of a host.
     """
 
     def __init__(
@@ -200,6 +203,13 @@ class Encrypted(Admission):
         self._rules: Final = rules or Rules()
         # An address may name an interface of ours, which is in no certificate.
         self._host = host and host.partition("%")[0]
+        if host is not None:
+            try:
+                credentials.context().wrap_bio(
+                    ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._host
+                )
+            except ValueError as error:
+                raise UserError(f"{host!r} is no name that a certificate can have") from error
 
     async def admit(self, stream: trio.SocketStream) -> trio.abc.Stream:
         """See `Admission.admit`."""

@@ -12,6 +12,7 @@ import pytest
 
 from ccidd.service.configfile import load_configuration
 from ccidd.service.configuration import ReaderConfiguration
+from documents import DOCUMENTS, blocks, name_of
 
 LIBVIRT = Path(__file__).parents[2] / "packaging" / "libvirt"
 EXAMPLES = sorted(LIBVIRT.iterdir())
@@ -21,13 +22,9 @@ OTHER_END = {"connect": "socket_path", "bind": "connect"}
 TRANSPORT = {"redirdev": "usbredir", "smartcard": "vscard"}
 
 
-def name_of(path: Path) -> str:
-    return path.name
-
-
-def in_a_domain(example: Path) -> ET.Element:
+def in_a_domain(example: str) -> ET.Element:
     """Gives a domain with what an example has."""
-    root = ET.parse(example).getroot()  # noqa: S314 (our own file)
+    root = ET.fromstring(example)  # noqa: S314 (our own file)
     if root.tag == "domain":
         return root
     domain = ET.parse(LIBVIRT / "domain.xml").getroot()  # noqa: S314 (our own file)
@@ -38,31 +35,39 @@ def in_a_domain(example: Path) -> ET.Element:
     return domain
 
 
+def check(domain: ET.Element, directory: Path) -> subprocess.CompletedProcess[str]:
+    file = directory / "domain.xml"
+    ET.ElementTree(domain).write(file)
+    return subprocess.run(
+        ["virt-xml-validate", file, "domain"], capture_output=True, text=True, check=False
+    )
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
 def test_libvirt_accepts_it(example: Path, tmp_path: Path) -> None:
-    domain = tmp_path / "domain.xml"
-    ET.ElementTree(in_a_domain(example)).write(domain)
-    checked = subprocess.run(
-        ["virt-xml-validate", domain, "domain"], capture_output=True, text=True, check=False
-    )
+    checked = check(in_a_domain(example.read_text(encoding="utf-8")), tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_libvirt_accepts_what_the_documents_have(document: Path, tmp_path: Path) -> None:
+    for block in blocks(document, "xml"):
+        checked = check(in_a_domain(block), tmp_path)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_libvirt_accepts_not_everything(tmp_path: Path) -> None:
-    domain = in_a_domain(LIBVIRT / "domain.xml")
+    domain = in_a_domain((LIBVIRT / "domain.xml").read_text(encoding="utf-8"))
     redirdev = domain.find("devices/redirdev")
     assert redirdev is not None
     redirdev.set("bus", "pci")
-    file = tmp_path / "domain.xml"
-    ET.ElementTree(domain).write(file)
-    checked = subprocess.run(
-        ["virt-xml-validate", file, "domain"], capture_output=True, text=True, check=False
-    )
-    assert checked.returncode != 0
+    assert check(domain, tmp_path).returncode != 0
 
 
 def with_a_socket() -> list[Path]:
-    return [example for example in EXAMPLES if "<source mode" in example.read_text()]
+    return [
+        example for example in EXAMPLES if "<source mode" in example.read_text(encoding="utf-8")
+    ]
 
 
 def reader_of(example: Path, tmp_path: Path) -> ReaderConfiguration:
@@ -77,7 +82,9 @@ def reader_of(example: Path, tmp_path: Path) -> ReaderConfiguration:
 @pytest.mark.parametrize("example", with_a_socket(), ids=name_of)
 def test_ccidd_is_at_the_other_end_of_the_socket(example: Path, tmp_path: Path) -> None:
     (device,) = (
-        device for tag in TRANSPORT for device in in_a_domain(example).iterfind(f"devices/{tag}")
+        device
+        for tag in TRANSPORT
+        for device in in_a_domain(example.read_text(encoding="utf-8")).iterfind(f"devices/{tag}")
     )
     source = device.find("source[@mode]")
     assert source is not None

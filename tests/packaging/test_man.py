@@ -16,6 +16,7 @@ from ccidd.service import cardcommand, cli, configfile
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.options import PCSC, READER_OPTIONS, OptionHelp, card_options
 from ccidd.service.vscclient import cli as vscclient
+from parsers import commands_of, options_of
 
 MANUAL = Path(__file__).parents[2] / "packaging" / "man"
 PAGES = sorted(MANUAL.glob("man?/*"))
@@ -44,29 +45,13 @@ def on_page(lines: Iterable[str]) -> Options:
     return options
 
 
-def in_parser(parser: argparse.ArgumentParser) -> Options:
-    """Finds the options that a parser takes."""
-    return {name: value_of(action) for action in parser._actions for name in action.option_strings}
-
-
-def value_of(action: argparse.Action) -> str | None:
-    if action.nargs == 0:
-        return None
-    return str(action.metavar or "|".join(action.choices or ()))
-
-
 @pytest.mark.parametrize(
     ("page", "parser"),
     [("ccidd.1", cli._parser()), ("ccidd-vscclient.1", vscclient._parser())],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_page_has_the_options_of_its_program(page: str, parser: argparse.ArgumentParser) -> None:
-    assert on_page(section(page, "OPTIONS")) == in_parser(parser)
-
-
-def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return dict(commands.choices)
+    assert on_page(section(page, "OPTIONS")) == options_of(parser)
 
 
 CARD_COMMANDS = commands_of(cardcommand._parser())
@@ -86,7 +71,7 @@ def test_the_page_of_the_cards_has_the_options_of_each_command(name: str) -> Non
     parser = CARD_COMMANDS[name]
     described = on_page(section("ccidd-card.1", heading(name, parser)))
     of_all = on_page(section("ccidd-card.1", "DESCRIPTION"))
-    assert described | of_all == in_parser(parser)
+    assert described | of_all == options_of(parser)
 
 
 def test_the_page_of_the_cards_has_no_other_commands() -> None:

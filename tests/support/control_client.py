@@ -10,8 +10,10 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from ccid_protocol.events import ConnectionClosed, NeedData
 from ccid_protocol.qmp import JSON, ClientConnection, Error, Event, Greeting, Message, Request
+from ccidd.service.control.commands import REGISTRY
 from ccidd.service.control.roles import DEFAULT, Role
 from ccidd.service.control.server import ControlServer, ControlSocket
+from ccidd.service.control.shapes import from_json
 from ccidd.service.service import Service
 from ccidd.service.state import State
 
@@ -41,6 +43,8 @@ class ControlClient:
                 # The server closed with bytes of ours unread.
                 data = b""
             self.connection.receive_data(data)
+        if isinstance(message, Event):
+            check_event(message)
         return message
 
     async def begin(self, *capabilities: str) -> Greeting:
@@ -83,6 +87,17 @@ class ControlClient:
             event = self.events.pop(0)
             if event.name == name:
                 return event.data
+
+
+def check_event(event: Event) -> None:
+    """Holds an event against what the registry says of it."""
+    members = {each.name: each for each in REGISTRY.events[event.name].data}
+    assert event.data.keys() <= members.keys()
+    for name, member in members.items():
+        if name in event.data and event.data[name] is not None:
+            from_json(member.type, event.data[name], name)
+        else:
+            assert not member.is_required
 
 
 async def connect(path: Path) -> trio.SocketStream:

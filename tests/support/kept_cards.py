@@ -43,8 +43,9 @@ def reader(
 def service_of(state: State, *readers: ReaderConfiguration) -> Service:
     """Makes a service with some readers, which is yet to run."""
     events = Events()
-    opener = ReaderOpener(state, Requests(events))
-    service = Service(opener.open, events=events, stays=True)
+    requests = Requests(events)
+    opener = ReaderOpener(state, requests)
+    service = Service(opener.open, stays=True, events=events, requests=requests)
     for each in readers:
         service.put(opener.open(each))
     return service

@@ -37,6 +37,9 @@ class CredentialPin(PinSource):
             as well, if systemd passes any.
         environ: where systemd says where they are.
 
+    Attributes:
+        path: the file.
+
     Raises:
         UserError: The file cannot be read, or holds something else than a PIN.
     """
@@ -44,7 +47,7 @@ class CredentialPin(PinSource):
     def __init__(self, name: str, environ: Mapping[str, str] = os.environ) -> None:
         if "CREDENTIALS_DIRECTORY" in environ and "/" not in name:
             name = CREDENTIAL + name.removeprefix(CREDENTIAL)
-        self._path: Final = located(Path(name), environ)
+        self.path: Final = located(Path(name), environ)
         # A read that hangs holds up this source alone, and just one thread.
         self._limiter: Final = trio.CapacityLimiter(1)
         self._read()
@@ -68,14 +71,14 @@ class CredentialPin(PinSource):
                 return await self._decline(request, str(error))
             if not request.accepts(pin):
                 wanted = f"{request.min_digits} to {request.max_digits} digits are asked for"
-                return await self._decline(request, f"{wanted}, and {self._path} has others")
+                return await self._decline(request, f"{wanted}, and {self.path} has others")
             return Pins(current=pin)
         return NoPin.TIMED_OUT
 
     def _read(self) -> bytes:
-        pin = read_secret(self._path)
+        pin = read_secret(self.path)
         if not pin.isdigit():
-            raise UserError(f"the first line of {self._path} is no PIN: it has not only digits")
+            raise UserError(f"the first line of {self.path} is no PIN: it has not only digits")
         return pin
 
     async def _decline(self, request: EntryRequest, reason: str) -> NoPin:

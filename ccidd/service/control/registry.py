@@ -164,6 +164,7 @@ class Registry:
     def __init__(self, commands: Iterable[Command], events: Iterable[EventType]) -> None:
         self.commands: Final = {each.name: each for each in sorted(commands, key=_name)}
         self.events: Final = {each.name: each for each in sorted(events, key=_name)}
+        self._parts: dict[Role, Registry] = {}
 
     def command(self, name: str, roles: Role) -> Command:
         """Finds a command.
@@ -194,11 +195,13 @@ class Registry:
         return name in self.events and bool(self.events[name].roles & roles)
 
     def for_roles(self, roles: Role) -> "Registry":
-        """Gives what is for a socket with some roles."""
-        return Registry(
-            (each for each in self.commands.values() if each.roles & roles),
-            (each for each in self.events.values() if each.roles & roles),
-        )
+        """Gives what is for a socket with some roles, the same object each time."""
+        if roles not in self._parts:
+            self._parts[roles] = Registry(
+                (each for each in self.commands.values() if each.roles & roles),
+                (each for each in self.events.values() if each.roles & roles),
+            )
+        return self._parts[roles]
 
 
 def _quoted(name: str) -> str:

@@ -8,6 +8,7 @@ names of types, these have names; clients take no notice of them.
 import enum
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Final
 
 from ccid_protocol.qmp import JSON
@@ -38,6 +39,7 @@ _JSON_TYPES: Final = {
 _NOTHING: Final = "empty"
 
 
+@cache
 def schema(registry: Registry) -> Sequence[Mapping[str, JSON]]:
     """Gives the schema, a list of what QEMU calls SchemaInfo."""
     types = _Types()

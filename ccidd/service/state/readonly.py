@@ -34,7 +34,10 @@ class ReadOnlyState(State):
     def _open_schema(self, key_file: KeyFile | None) -> StateKey:
         version = self._checked_version()
         if version < schema.VERSION:
-            raise OlderStateError(f"{self._path} was written by an older ccidd (schema {version})")
+            raise OlderStateError(
+                f"{self._path} was written by an older ccidd (schema {version}) and cannot be"
+                " looked at; it is taken over when cards are next served"
+            )
         key = self._load_key(key_file, may_make=False)
         schema.check_key(self._database, key, self._path)
         return key

@@ -93,6 +93,7 @@ class TraceFile:
         Returns:
             Whether it is.
         """
+        self.begin()
         self._writer.join(seconds)
         return not self._writer.is_alive()
 

@@ -22,6 +22,7 @@ from ccidd.service.options import ANY_TOKEN, PCSC, CardOptions
 from ccidd.service.readers import Pinentries
 from ccidd.service.state import State
 from ccidd.service.supply import CardSupply, Protection
+from ccidd.service.tokenchoice import TokenChoice
 from ccidd.service.tokens import TokenSupply
 from ccidd.service.vscclient.emulation import CardType, Emulation, Hardware, SoftReader
 from ccidd.service.where import Where
@@ -111,7 +112,8 @@ class Sources:
             }
             options = CardOptions(_CAC, values, Where("use_hw", None))
             accepts = _Acceptance(hardware)
-            supply = TokenSupply(options, self._state, self._protection(options), accepts)
+            choice = TokenChoice.of(options)
+            supply = TokenSupply(choice, self._state, self._protection(options), accepts)
             yield Source(supply, [partial(_token_name, supply, n) for n in range(_MAX_TOKENS)])
         elif self._emulation.soft:
             log.info("no_hardware", reason=lack)

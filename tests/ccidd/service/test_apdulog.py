@@ -52,7 +52,7 @@ async def test_each_apdu_is_a_line_without_secrets(
     assert {entry.pop("log_level") for entry in logs} == {"debug"}
     certificate = "GET DATA 5FC105 (X.509 certificate for PIV authentication) Le=00"
     assert logs == [
-        {"event": "card_inserted"},
+        {"event": "card_came"},
         {"event": "card_powered_on", "atr": "3B0474657374"},
         {
             "event": "apdu",
@@ -62,7 +62,7 @@ async def test_each_apdu_is_a_line_without_secrets(
         {"event": "apdu", "text": f"{certificate} → 9000, 32 bytes", "ms": 12.5},
         {"event": "card_did_not_answer", "error": "ZeroDivisionError"},
         {"event": "card_powered_off"},
-        {"event": "card_removed"},
+        {"event": "card_went"},
     ]
 
 

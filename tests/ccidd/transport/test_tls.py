@@ -117,7 +117,10 @@ async def play_peer(stream: trio.SSLStream[trio.SocketStream], outcome: Outcome)
 
 
 async def meet(tmp_path: Path, side: Side, case: Case) -> tuple[Outcome, Outcome]:
-    """Has ccidd, in a role, meet a peer; gives what came of it at both ends."""
+    """Has ccidd, in a role, meet a peer; gives what came of it at both ends.
+
+    Time stands still (`mock_clock`), so that ccidd does not connect again.
+    """
     ours, theirs = Outcome(), Outcome()
     mine = credentials(tmp_path / "ours", side, case)
     context = peer_context(tmp_path / "theirs", OTHER[side], case)
@@ -178,7 +181,11 @@ async def meet(tmp_path: Path, side: Side, case: Case) -> tuple[Outcome, Outcome
     ],
 )
 async def test_a_peer_with_a_certificate_is_served(
-    tmp_path: Path, side: Side, case: Case, logs: list[EventDict]
+    tmp_path: Path,
+    side: Side,
+    case: Case,
+    logs: list[EventDict],
+    mock_clock: trio.testing.MockClock,
 ) -> None:
     ours, theirs = await meet(tmp_path, side, case)
     assert case.peer is not None
@@ -208,13 +215,15 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("side", ["server", "client"])
-@pytest.mark.parametrize(
-    ("case", "told"), [(case, (reason, alert)) for case, reason, alert in REFUSALS]
-)
+@pytest.mark.parametrize("refusal", REFUSALS)
 async def test_a_peer_without_a_good_certificate_is_told_so(
-    tmp_path: Path, side: Side, case: Case, told: tuple[str, str], logs: list[EventDict]
+    tmp_path: Path,
+    side: Side,
+    refusal: tuple[Case, str, str],
+    logs: list[EventDict],
+    mock_clock: trio.testing.MockClock,
 ) -> None:
-    reason, alert = told
+    case, reason, alert = refusal
     ours, theirs = await meet(tmp_path, side, case)
     assert ours == Outcome()
     assert theirs.failure is not None
@@ -226,7 +235,7 @@ async def test_a_peer_without_a_good_certificate_is_told_so(
 
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_a_peer_that_knows_no_tls_1_3_is_refused(
-    tmp_path: Path, side: Side, logs: list[EventDict]
+    tmp_path: Path, side: Side, logs: list[EventDict], mock_clock: trio.testing.MockClock
 ) -> None:
     ours, theirs = await meet(tmp_path, side, Case(latest=ssl.TLSVersion.TLSv1_2))
     assert ours == Outcome()
@@ -236,7 +245,7 @@ async def test_a_peer_that_knows_no_tls_1_3_is_refused(
 
 
 async def test_a_client_without_a_certificate_is_refused(
-    tmp_path: Path, logs: list[EventDict]
+    tmp_path: Path, logs: list[EventDict], mock_clock: trio.testing.MockClock
 ) -> None:
     ours, theirs = await meet(tmp_path, "server", Case(peer=None))
     assert ours == Outcome()
@@ -247,7 +256,7 @@ async def test_a_client_without_a_certificate_is_refused(
 
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_a_certificate_for_the_other_purpose_is_refused(
-    tmp_path: Path, side: Side, logs: list[EventDict]
+    tmp_path: Path, side: Side, logs: list[EventDict], mock_clock: trio.testing.MockClock
 ) -> None:
     purpose = {
         "server": ExtendedKeyUsageOID.SERVER_AUTH,
@@ -260,7 +269,7 @@ async def test_a_certificate_for_the_other_purpose_is_refused(
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "fe80::1%eth0"])
 async def test_a_server_of_another_name_is_refused(
-    tmp_path: Path, host: str, logs: list[EventDict]
+    tmp_path: Path, host: str, logs: list[EventDict], mock_clock: trio.testing.MockClock
 ) -> None:
     case = Case(peer=AUTHORITY.issue("peer", hosts=["127.0.0.1", "elsewhere"]), host=host)
     ours, _theirs = await meet(tmp_path, "client", case)
@@ -270,7 +279,7 @@ async def test_a_server_of_another_name_is_refused(
 
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_a_certificate_that_is_not_allowed_is_refused_and_shown(
-    tmp_path: Path, side: Side, logs: list[EventDict]
+    tmp_path: Path, side: Side, logs: list[EventDict], mock_clock: trio.testing.MockClock
 ) -> None:
     case = Case(rules=Rules(subjects=frozenset({"CN=peer"})))
     ours, _theirs = await meet(tmp_path, side, case)
@@ -284,7 +293,7 @@ async def test_a_certificate_that_is_not_allowed_is_refused_and_shown(
 
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_a_peer_that_does_not_accept_us_is_believed(
-    tmp_path: Path, side: Side, logs: list[EventDict]
+    tmp_path: Path, side: Side, logs: list[EventDict], mock_clock: trio.testing.MockClock
 ) -> None:
     case = Case(ours=STRANGER.issue())
     ours, theirs = await meet(tmp_path, side, case)
@@ -559,6 +568,12 @@ def test_files_that_are_missing_or_wrong_are_named(
     with pytest.raises(UserError, match=message) as refused:
         X509Credentials(directory, Role.SERVER)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["", "a..b", ".a", "x" * 64 + ".org", "%eth0"])
+def test_a_name_that_no_host_can_have_is_refused_at_once(tmp_path: Path, host: str) -> None:
+    with pytest.raises(UserError, match="is no name that a certificate can have"):
+        Encrypted(credentials(tmp_path, "client", Case()), None, host)
 
 
 def test_a_key_that_others_can_read_gives_a_warning(tmp_path: Path, logs: list[EventDict]) -> None:

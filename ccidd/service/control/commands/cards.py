@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands about cards, and about what is in the slots."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -18,6 +18,7 @@ from ccidd.service.control.registry import command
 from ccidd.service.control.roles import Role
 from ccidd.service.options import CardOptions
 from ccidd.service.served import ServedReader
+from ccidd.service.state import CardRecord
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -93,22 +94,24 @@ class CardInfo:
 async def query_cards(context: Context) -> Sequence[CardInfo]:
     """Lists the cards that are remembered in the state directory."""
     state = context.state
-    places = dict(_places(context.service.readers.values()))
     cards = []
     for record in await state.in_thread(state.cards):
         view = await state.in_thread(partial(card_view, state, record))
-        place = places.get(record.guid) or places.get(record.name or "") or (None, None)
-        cards.append(_info(view, *place))
+        cards.append(_info(view, *_place(context.service.readers.values(), record)))
     return cards
 
 
-def _places(readers: Iterable[ServedReader]) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Gives the reader and the slot of each card that is kept here, by its name or GUID."""
+def _place(
+    readers: Iterable[ServedReader], record: CardRecord
+) -> tuple[str, int] | tuple[None, None]:
+    """Gives the reader and the slot of a card that is kept here."""
     for reader in readers:
         for index, card in enumerate(reader.cards):
-            name = None if card is None else card.one("card")
-            if name is not None:
-                yield name, (reader.name, index)
+            # It is served by its name or by its GUID.
+            name = (None if card is None else card.one("card")) or ""
+            if name == record.name or name.lower() == record.guid:
+                return reader.name, index
+    return None, None
 
 
 def _info(view: CardView, reader: str | None, slot: int | None) -> CardInfo:

@@ -14,7 +14,10 @@ import trio
 
 from ccid_protocol.qmp import JSON, Error
 from ccidd.service.control.server import MAX_CLIENTS
+from ccidd.service.state import State
 from control_client import ControlClient, connect
+from crash import CHEAP
+from kept_cards import keep_card
 from programs import CCIDD, run_ccidd, started
 
 QMP_SHELL = Path(sys.executable).with_name("qmp-shell")
@@ -46,12 +49,20 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def control(tmp_path: Path) -> Iterator[Path]:
+def state_dir(tmp_path: Path) -> str:
+    """An option for a state whose embedded card is there already, with one small key."""
+    with State(tmp_path / "state", cost=CHEAP) as state:
+        keep_card(state, "default")
+    return f"--state-dir={tmp_path / 'state'}"
+
+
+@pytest.fixture
+def control(tmp_path: Path, state_dir: str) -> Iterator[Path]:
     """The control socket of a ccidd that runs."""
     arguments = [
         *CCIDD,
         f"--socket-path={tmp_path / 'card.sock'}",
-        f"--state-dir={tmp_path / 'state'}",
+        state_dir,
         f"--control={tmp_path / 'control.sock'}",
         f"--control={tmp_path / 'observe.sock'},role=observe",
         "--log-level=debug",
@@ -131,12 +142,12 @@ def test_the_python_package_works_and_quit_ends_ccidd_well(control: Path, tmp_pa
     assert not result.stderr
 
 
-def test_quit_is_a_success_and_leaves_no_socket(tmp_path: Path) -> None:
+def test_quit_is_a_success_and_leaves_no_socket(tmp_path: Path, state_dir: str) -> None:
     control = tmp_path / "control.sock"
     arguments = [
         *CCIDD,
         f"--socket-path={tmp_path / 'card.sock'}",
-        f"--state-dir={tmp_path / 'state'}",
+        state_dir,
         f"--control={control}",
     ]
     with started(arguments, log=tmp_path / "log") as process:
@@ -176,14 +187,39 @@ async def test_a_hundred_clients_at_once_are_served_or_told_why_not(control: Pat
     assert outcomes.count("refused") == 100 - MAX_CLIENTS
 
 
-async def test_systemd_passes_control_sockets_by_name(tmp_path: Path) -> None:
+async def test_a_client_that_reads_nothing_does_not_keep_ccidd_from_ending(
+    tmp_path: Path, state_dir: str
+) -> None:
+    control = tmp_path / "control.sock"
+    arguments = [
+        *CCIDD,
+        f"--socket-path={tmp_path / 'card.sock'}",
+        state_dir,
+        f"--control={control}",
+    ]
+    with started(arguments, log=tmp_path / "log") as process, trio.fail_after(60):
+        async with await connect(control) as stream, await connect(control) as other:
+            await ControlClient(stream).begin()
+            with trio.move_on_after(0.5):
+                while True:
+                    await stream.send_all(b"{'execute':'query-schema'}" * 100)
+            client = ControlClient(other)
+            await client.begin()
+            await client.execute("query-status")
+            process.terminate()
+            assert await client.event("STOPPING") == {}
+            with trio.fail_after(10):
+                assert await trio.to_thread.run_sync(process.wait) == 0
+
+
+async def test_systemd_passes_control_sockets_by_name(tmp_path: Path, state_dir: str) -> None:
     names = ["card.sock", "control.sock", "observe.sock"]
     activation = [
         "systemd-socket-activate",
         *(f"--listen={tmp_path / name}" for name in names),
         "--fdname=connection:control:control-observe",
     ]
-    command = [*activation, *CCIDD, f"--state-dir={tmp_path / 'state'}"]
+    command = [*activation, *CCIDD, state_dir]
     with started(command, log=tmp_path / "log") as process, trio.fail_after(60):
         async with await connect(tmp_path / "observe.sock") as stream:
             client = ControlClient(stream)
@@ -203,7 +239,10 @@ def test_a_control_socket_that_is_in_use_leaves_no_other_behind(
 ) -> None:
     other = tmp_path / "other.sock"
     result = run_ccidd(
-        f"--socket-path={other}", f"--state-dir={tmp_path / 'two'}", f"--control={control}"
+        f"--socket-path={other}",
+        "--card=piv,token=any",
+        f"--control={control}",
+        f"--state-dir={tmp_path / 'two'}",
     )
     assert result.returncode == 1
     assert f"ccidd: cannot listen on {control}: another process listens there" in result.stderr

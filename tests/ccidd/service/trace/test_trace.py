@@ -149,6 +149,7 @@ def test_wireshark_dissects_apdus_in_it(file: Path) -> None:
     assert result.stdout.split() == ["0x20"]
 
 
+@pytest.mark.holds_secrets
 def test_pins_are_there_only_where_they_are_asked_for(file: Path) -> None:
     with structlog.testing.capture_logs() as logs:
         trace = begun(file, with_secrets=True)
