@@ -6,17 +6,14 @@ foreground, the options for sockets and capabilities, exit status 2 for wrong op
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
-
-import trio
 
 from ccidd import __version__
 from ccidd.errors import UserError
@@ -29,25 +26,22 @@ from ccidd.service.configuration import (
     Configuration,
     ReaderConfiguration,
 )
-from ccidd.service.control.options import control_help, parse_control, take_control_fds
-from ccidd.service.control.server import ControlServer
-from ccidd.service.daemon import serve
-from ccidd.service.events import Events
-from ccidd.service.log import AUTO, FORMATS, LEVELS, configure_log
-from ccidd.service.opening import ReaderOpener
+from ccidd.service.control.options import (
+    ControlOptions,
+    control_help,
+    parse_control,
+    take_control_fds,
+)
+from ccidd.service.daemon import start
+from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
     OneLineParser,
     add_state_options,
     open_standard_streams,
-    open_state_in,
     path,
     told_in_one_line,
 )
-from ccidd.service.requests import Requests
-from ccidd.service.sandbox.sandbox import Sandbox
-from ccidd.service.sandbox.surroundings import Surroundings
-from ccidd.service.service import Service
 from ccidd.transport.endpoint import take_systemd_fds
 
 # What says where a reader is, and what it is like; a configuration file says it itself.
@@ -263,47 +257,41 @@ def _run(arguments: Sequence[str]) -> None:
         control += [parse_control(text) for text in options.control]
         file = _file(options)
         if file is not None:
-            load = partial(load_configuration, file, dict(systemd_fds))
+            load = partial(_loaded, file, dict(systemd_fds), options, control)
             configuration = load()
         else:
-            configuration = Configuration((_reader(options, [fd for _name, fd in systemd_fds]),))
+            reader = _reader(options, [fd for _name, fd in systemd_fds])
+            configuration = _completed(Configuration((reader,)), options, control)
     except UserError as error:
         parser.error(str(error))
-    configure_log(
-        options.log_level or configuration.log_level or "info",
-        options.log_format or configuration.log_format or AUTO,
-    )
-    directory = options.state_dir or configuration.state_dir
-    key_file = options.state_key_file or configuration.state_key_file
-    with open_state_in(directory, key_file) as state:
-        surroundings = Surroundings.here(state.directory, file, os.environ, options.sandbox_path)
-        sandbox = Sandbox(
-            replace(
-                configuration,
-                control=(*control, *configuration.control),
-                metrics_file=options.metrics_file or configuration.metrics_file,
-            ),
-            surroundings,
-            options.sandbox,
-        )
-        events = Events()
-        requests = Requests(events)
-        service = Service(
-            ReaderOpener(state, requests, sandbox).open,
-            load,
-            sandbox=sandbox,
-            events=events,
-            requests=requests,
-            metrics_file=options.metrics_file or configuration.metrics_file,
-        )
-        with contextlib.ExitStack() as failing:
-            failing.callback(service.close)
-            service.open(configuration)
-            failing.pop_all()
-        sockets = ControlServer([*control, *configuration.control], service, state)
-        served = trio.run(serve, service, sockets, sandbox)
-    if not served:
+    if not start(configuration, file, load):
         sys.exit(1)
+
+
+def _loaded(
+    file: Path,
+    systemd_fds: Mapping[str, int],
+    options: argparse.Namespace,
+    control: Sequence[ControlOptions],
+) -> Configuration:
+    return _completed(load_configuration(file, systemd_fds), options, control)
+
+
+def _completed(
+    configuration: Configuration, options: argparse.Namespace, control: Sequence[ControlOptions]
+) -> Configuration:
+    """Adds what the command line says, which stands over what a file says."""
+    return replace(
+        configuration,
+        state_dir=options.state_dir or configuration.state_dir,
+        state_key_file=options.state_key_file or configuration.state_key_file,
+        log_level=options.log_level or configuration.log_level,
+        log_format=options.log_format or configuration.log_format,
+        metrics_file=options.metrics_file or configuration.metrics_file,
+        control=(*control, *configuration.control),
+        sandbox=options.sandbox or configuration.sandbox,
+        sandbox_paths=(*options.sandbox_path, *configuration.sandbox_paths),
+    )
 
 
 def _check(arguments: Sequence[str]) -> None:

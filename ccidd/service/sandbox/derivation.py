@@ -129,9 +129,7 @@ class _Needed:
         self._surroundings = surroundings
         self._add_own()
         for grants in (self.own, self.modules):
-            grants.add(
-                Access.WRITE | Access.EXECUTE, *configuration.sandbox_paths, *surroundings.others
-            )
+            grants.add(Access.WRITE | Access.EXECUTE, *configuration.sandbox_paths)
         for socket in configuration.control:
             if socket.path is not None:
                 self.own.add(Access.BIND, socket.path.absolute().parent)

@@ -23,7 +23,6 @@ class Sandbox:
     Args:
         configuration: what is served at first.
         surroundings: what there is on this machine.
-        mode: what was asked for on the command line, one of `SANDBOX_MODES`.
 
     Attributes:
         confinement: what is in force.
@@ -32,10 +31,8 @@ class Sandbox:
         UserError: What was asked for cannot be had.
     """
 
-    def __init__(
-        self, configuration: Configuration, surroundings: Surroundings, mode: str | None = None
-    ) -> None:
-        self._mode = Mode(mode or configuration.sandbox or Mode.AUTO.value)
+    def __init__(self, configuration: Configuration, surroundings: Surroundings) -> None:
+        self._mode = Mode(configuration.sandbox or Mode.AUTO.value)
         check_support(self._mode)
         self.confinement: Confinement = NOT_CONFINED
         self._configuration = configuration

@@ -8,7 +8,7 @@ systemd.exec(5), $CREDENTIALS_DIRECTORY, $LOGS_DIRECTORY and $RUNTIME_DIRECTORY.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,6 @@ class Surroundings:
         module_stores: where PKCS#11 modules keep something.
         desktop_files: what programs with windows are configured with.
         desktop_stores: where they meet their desktop.
-        others: what the command line says that is needed as well.
         abstract_sockets: whether the service manager has a socket without a file.
     """
 
@@ -52,24 +51,16 @@ class Surroundings:
     module_stores: tuple[Path, ...] = ()
     desktop_files: tuple[Path, ...] = ()
     desktop_stores: tuple[Path, ...] = ()
-    others: tuple[Path, ...] = ()
     abstract_sockets: bool = False
 
     @classmethod
-    def here(
-        cls,
-        state: Path,
-        file: Path | None,
-        environ: Mapping[str, str],
-        others: Sequence[Path] = (),
-    ) -> "Surroundings":
+    def here(cls, state: Path, file: Path | None, environ: Mapping[str, str]) -> "Surroundings":
         """Looks around.
 
         Args:
             state: the state directory.
             file: the configuration file, if there is one.
             environ: the environment.
-            others: what the command line says that is needed as well.
         """
         home = Path(environ["HOME"]) if environ.get("HOME", "").startswith("/") else None
         configuration = _directory(environ, "XDG_CONFIG_HOME", home, ".config")
@@ -103,7 +94,6 @@ class Surroundings:
                 *((cache,) if cache else ()),
             ),
             desktop_stores=_named(environ, "XDG_RUNTIME_DIR"),
-            others=tuple(others),
             abstract_sockets=environ.get("NOTIFY_SOCKET", "").startswith("@"),
         )
 
