@@ -97,6 +97,7 @@ def test_both_secrets_of_one_command_are_found() -> None:
 
 def test_what_ccidd_shows_once_is_shown_once() -> None:
     shown = "card  default (piv)\nPIN   710115\nPUK   33093890\nadmin " + "5d1c2f0b" * 6 + "\n"
+    shown += "card  alice (piv)\nPIN   123456\n"
     assert not list(find_in(shown.encode(), "log"))
     for told in ("event=x pin=710115", "33093890", "5D1C2F0B" * 6):
         (finding,) = find_in((shown + told).encode(), "log")

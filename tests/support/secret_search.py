@@ -66,14 +66,14 @@ class Finding:
 def find_in(data: bytes, place: str) -> Iterator[Finding]:
     """Finds all secrets in some bytes."""
     lower = data.lower()
-    for secret, name in SECRETS.items():
+    shown = list(_SHOWN_ONCE.finditer(data))
+    secrets = dict.fromkeys(
+        (each[1] or bytes.fromhex(each[2].decode()) for each in shown), "secret that was shown once"
+    )
+    for secret, name in {**secrets, **SECRETS}.items():
         for position, size in _occurrences(secret, lower):
-            yield _finding(data, place, name, position, size)
-    for shown in _SHOWN_ONCE.finditer(data):
-        secret = shown[1] or bytes.fromhex(shown[2].decode())
-        for position, size in _occurrences(secret, lower):
-            if not shown.start() <= position < shown.end():
-                yield _finding(data, place, "secret that was shown once", position, size)
+            if not any(each.start() <= position < each.end() for each in shown):
+                yield _finding(data, place, name, position, size)
 
 
 def find_below(directory: Path, without: frozenset[Path] = frozenset()) -> Iterator[Finding]:
