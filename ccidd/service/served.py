@@ -19,8 +19,7 @@ from ccidd.service.slotcards import SlotCards
 from ccidd.service.trace import Tracer
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal
-from ccidd.transport.sockets import peer_name
-from ccidd.transport.tcp import PromptStream
+from ccidd.transport.tls import peer_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -246,8 +245,8 @@ class SocketReader(ServedReader):
         async with self._connection:
             if self._stopping:
                 return False
-            if isinstance(stream, trio.SocketStream | PromptStream):
-                self.guest.name = peer_name(stream.socket)
+            if (name := peer_of(stream)) is not None:
+                self.guest.name = name
             log.info("connection_opened")
             self._set_connected(connected=True)
             try:

@@ -16,6 +16,7 @@ from ccidd.service.apdulog import ApduLog
 from ccidd.service.cardevents import CardEvents
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.events import Events
+from ccidd.service.requests import Requests
 from ccidd.service.served import ServedReader
 from ccidd.service.statistics import MetricsFile, Statistics
 
@@ -59,21 +60,27 @@ class Service:
         open_reader: opens one; None if all are there from the start.
         load: reads the configuration again; None if there is no file.
         stays: whether to go on when no reader is left.
+        events: where to tell what happens.
+        requests: where readers put their questions to people.
         metrics_file: where the statistics are written, again and again.
 
     Attributes:
         events: what happens to readers and cards.
+        requests: questions that wait for an agent.
         statistics: how often it happens, and how long it takes.
         changed: called when readers, or their connections, have changed; it must not wait.
         was_served: whether a guest ever spoke the right protocol.
+        was_told: whether it ends because it was told to.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is another side of it)
         self,
         open_reader: OpenReader | None = None,
         load: LoadConfiguration | None = None,
         *,
         stays: bool = False,
+        events: Events | None = None,
+        requests: Requests | None = None,
         metrics_file: Path | None = None,
     ) -> None:
         self._open_reader = open_reader
@@ -84,11 +91,13 @@ class Service:
         self._changing = trio.Lock()
         self._over = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self.events: Final = Events()
+        self.events: Final = events or Events()
+        self.requests: Final = requests or Requests(self.events)
         self.statistics: Final = Statistics()
         self._metrics = None if metrics_file is None else MetricsFile(metrics_file, self.statistics)
         self.changed: Callable[[], None] = _ignore
         self.was_served = False
+        self.was_told = False
 
     @property
     def readers(self) -> Mapping[str, ServedReader]:
@@ -157,7 +166,13 @@ class Service:
 
     def quit(self) -> None:
         """Has it end: what is in flight is answered, cards and readers go, and sockets close."""
+        self.was_told = True
         self._over.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is to end, or has ended."""
+        return self._over.is_set()
 
     async def wait_until_over(self) -> None:
         """Waits until it is to end."""
@@ -278,12 +293,8 @@ class Service:
 
     def _opened(self, configuration: ReaderConfiguration) -> ServedReader:
         assert self._open_reader is not None
-        try:
+        with configuration.where.naming():
             return self._open_reader(configuration)
-        except UserError as error:
-            if configuration.name is None:
-                raise
-            raise UserError(f"the reader {configuration.name}: {error}") from error
 
     async def _keep(
         self, place: _Place, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -314,7 +325,7 @@ class Service:
             self.events.emit("READER_REMOVED", reader=reader.name)
             self.changed()
         if not self._places and not self._stays and not place.scope.cancelled_caught:
-            self.quit()
+            self._over.set()
 
     def _tell_connections(self, reader: ServedReader) -> Callable[[], None]:
         def tell() -> None:

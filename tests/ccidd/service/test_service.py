@@ -10,7 +10,9 @@ import trio
 
 from ccidd.errors import UserError
 from ccidd.service.configuration import Configuration, ReaderConfiguration
+from ccidd.service.events import Events
 from ccidd.service.opening import ReaderOpener
+from ccidd.service.requests import Requests
 from ccidd.service.service import Service
 from ccidd.service.state import State
 from qemu_peer import QemuPeer
@@ -30,7 +32,7 @@ async def running(service: Service) -> AsyncGenerator[None]:
 
 @pytest.fixture
 def service(state: State, tmp_path: Path) -> Service:
-    service = Service(ReaderOpener(state).open)
+    service = Service(ReaderOpener(state, Requests(Events())).open)
     reader = ReaderConfiguration(
         name="alice", transport="vscard", socket_path=tmp_path / "socket", trace=tmp_path / "first"
     )
