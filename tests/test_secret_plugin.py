@@ -90,6 +90,14 @@ def test_secrets_are_found_in_many_forms(text: str) -> None:
     assert len(list(find_in(text.encode(), "here"))) == 1
 
 
+def test_who_counts_tells_nothing() -> None:
+    up = bytes(range(256))
+    for counted in (up, up[::-1]):
+        for text in (counted.hex(), counted.hex(" ").upper(), f"{list(counted)}"):
+            assert not list(find_in(text.encode(), "here"))
+        assert not list(find_in(counted, "here"))
+
+
 def test_both_secrets_of_one_command_are_found() -> None:
     unblock = bytes.fromhex("002C008010") + b"12345678" + b"123456\xff\xff"
     assert list(find_in(unblock, "here"))
