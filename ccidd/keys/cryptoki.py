@@ -149,6 +149,14 @@ class Cryptoki:
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
 
+    def probe(self, module: str) -> None:
+        """Loads a library, and looks whether it is a PKCS#11 module; it is not initialised.
+
+        Args:
+            module: its path.
+        """
+        self._call("probe", module=module)
+
     def load(self, module: str, parameters: str | None = None) -> LibraryInfo:
         """Loads and initialises the module.
 

@@ -96,6 +96,11 @@ class _Worker:
         self._session: Any = None
         self._handles: dict[int, Any] = {}
 
+    def probe(self, module: str) -> None:
+        """Loads a library, and looks whether it is a PKCS#11 module."""
+        if not hasattr(ctypes.CDLL(module), "C_GetFunctionList"):
+            raise OSError(f"{module}: it is no PKCS#11 module")
+
     def load(self, module: str, parameters: str | None) -> dict[str, object]:
         """Loads and initialises the module."""
         if parameters is None:

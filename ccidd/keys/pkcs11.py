@@ -4,20 +4,21 @@
 Source: RFC 7512; PKCS #11 Cryptographic Token Interface Base Specification Version 2.40.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from ccidd.errors import UserError
 from ccidd.keys.cryptoki import LibraryInfo, TokenInfo
-from ccidd.keys.files import read_secret
+from ccidd.keys.files import CREDENTIAL, read_secret
 from ccidd.keys.inventory import Wanted, find_credentials
 from ccidd.keys.key import KeyUnavailableError
 from ccidd.keys.modules import module_of
 from ccidd.keys.sessions import TokenSource, connect
 from ccidd.keys.token import LoginResult, Token
 from ccidd.keys.tokenwatch import PresentToken
-from ccidd.keys.uri import Pkcs11Uri, parse_uri
+from ccidd.keys.uri import Pkcs11Uri, check_key_uri, parse_uri
 
 __all__ = [
     "MAX_SESSIONS",
@@ -42,7 +43,13 @@ class PinRefusedError(UserError):
     """A token has another PIN than the one of `pin-source`, which has cost it a try."""
 
 
-def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SESSIONS) -> Token:
+def open_token(
+    uri: str,
+    *,
+    timeout: float = TIMEOUT,
+    max_sessions: int = MAX_SESSIONS,
+    log_in: bool = True,
+) -> Token:
     """Opens a PKCS#11 token, and finds its keys. Blocks; called before anything else runs.
 
     With `pin-source` the token is logged in from the start; but not if it says that its PIN was
@@ -53,16 +60,16 @@ def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SE
             the keys; else all keys with certificates are taken, in the order of their CKA_ID.
         timeout: seconds that the token may take for anything.
         max_sessions: how many sessions to have at a time, if the token allows so many.
+        log_in: whether to use a `pin-source`.
 
     Raises:
         UserError: The URI is wrong, the token cannot be used, or has no such key.
     """
     parsed = parse_uri(uri)
+    check_key_uri(parsed, needs_module=True)
     check_uri(parsed)
     module = module_of(parsed)
-    if module is None:
-        # p11-kit would name all modules of the machine, and one of them may use this very reader.
-        raise UserError("a PKCS#11 URI without ?module-path=, the path of the PKCS#11 module")
+    assert module is not None
     source = TokenSource(
         name="the PKCS#11 token" if parsed.token is None else f"the token {parsed.token!r}",
         module=module,
@@ -70,6 +77,8 @@ def open_token(uri: str, *, timeout: float = TIMEOUT, max_sessions: int = MAX_SE
         matches=partial(matches, parsed),
         timeout=timeout,
     )
+    if not log_in:
+        parsed = replace(parsed, pin_source=None)
     return _open(source, None, parsed, max_sessions)
 
 
@@ -98,8 +107,7 @@ def check_uri(uri: Pkcs11Uri) -> bytes | None:
     Raises:
         UserError: The URI is for something else than keys, or the file cannot be read.
     """
-    if uri.type not in {None, "cert", "private"}:
-        raise UserError(f"a PKCS#11 URI with type={uri.type}, but a card needs a private key")
+    check_key_uri(uri)
     return None if uri.pin_source is None else _pin(uri.pin_source)
 
 
@@ -136,7 +144,9 @@ def _check(token: Token, pin: bytes | None) -> None:
 
 
 def _pin(pin_source: str) -> bytes:
-    """Reads the PIN from a file (RFC 7512, 2.4: a path, or a URI for one)."""
+    """Reads the PIN from a file (RFC 7512, 2.4: a path, or a URI for one), or a credential."""
+    if pin_source.startswith(CREDENTIAL):
+        return read_secret(Path(pin_source))
     path = pin_source.removeprefix("file:").removeprefix("//")
     if not path.startswith("/"):
         raise UserError("a PKCS#11 URI whose pin-source is no absolute path of a file")

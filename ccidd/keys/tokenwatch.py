@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 import structlog
 import trio
 
+from ccidd.errors import UserError
 from ccidd.keys.cryptoki import Cryptoki, CryptokiError, LibraryInfo, TokenFlags, TokenInfo
 
 POLL_INTERVAL: Final = 0.5
@@ -24,6 +25,9 @@ POLL_INTERVAL: Final = 0.5
 
 TIMEOUT: Final = 30.0
 """Seconds that a module may take to tell of its tokens; it may have to read a card first."""
+
+_PROBE_TIMEOUT: Final = 10.0
+"""Seconds that a module may take to be loaded."""
 
 _LONGEST_WAIT: Final = 600.0
 """Seconds after which a module that waits is looked at anew, in case that it never tells."""
@@ -188,6 +192,43 @@ class _Watcher:
             return False
         cryptoki.refresh()
         return True
+
+
+def probe_module(module: str) -> None:
+    """Finds out whether a file is a PKCS#11 module, without having it do anything. Blocks.
+
+    Args:
+        module: its path.
+
+    Raises:
+        UserError: It is none, or cannot be loaded.
+    """
+    cryptoki = Cryptoki(_PROBE_TIMEOUT)
+    try:
+        cryptoki.probe(module)
+    except CryptokiError as error:
+        raise UserError(f"{module} cannot be used as a PKCS#11 module: {error}") from error
+    finally:
+        cryptoki.close()
+
+
+def list_tokens(module: str, *, timeout: float = TIMEOUT) -> Sequence[PresentToken]:
+    """Tells which tokens a module has now. Blocks.
+
+    Args:
+        module: its path.
+        timeout: seconds that it may take for anything.
+
+    Raises:
+        UserError: The module cannot be used.
+    """
+    cryptoki = Cryptoki(timeout)
+    try:
+        return _present(module, cryptoki.load(module), cryptoki.tokens())
+    except CryptokiError as error:
+        raise UserError(f"the PKCS#11 module {module} cannot be used: {error}") from error
+    finally:
+        cryptoki.close()
 
 
 def _present(

@@ -56,6 +56,28 @@ class Pkcs11Uri:
     module_name: str | None = None
     module_path: str | None = None
 
+    @property
+    def names_module(self) -> bool:
+        """Whether it says which module its token is found with."""
+        return self.module_name is not None or self.module_path is not None
+
+
+def check_key_uri(uri: Pkcs11Uri, *, needs_module: bool = False) -> None:
+    """Holds a URI against what it is to name: keys, or a token with keys.
+
+    Args:
+        uri: the URI.
+        needs_module: whether it is to say the module, too. p11-kit would name all modules of the
+            machine, and one of them may use the very reader that ccidd serves.
+
+    Raises:
+        UserError: It is for something else, or names no module.
+    """
+    if uri.type not in {None, "cert", "private"}:
+        raise UserError(f"a PKCS#11 URI with type={uri.type}, but a card needs a private key")
+    if needs_module and not uri.names_module:
+        raise UserError("a PKCS#11 URI without ?module-path=, the path of the PKCS#11 module")
+
 
 def parse_uri(uri: str) -> Pkcs11Uri:
     """Parses a PKCS#11 URI.

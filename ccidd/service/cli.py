@@ -20,12 +20,14 @@ import trio
 from ccidd import __version__
 from ccidd.errors import UserError
 from ccidd.service.cardtypes import CARD_TYPES
-from ccidd.service.configfile import DEFAULT_FILE, load_configuration
+from ccidd.service.check import command
+from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
 from ccidd.service.control.options import control_help, parse_control, take_control_fds
 from ccidd.service.control.server import ControlServer
 from ccidd.service.daemon import serve
-from ccidd.service.log import LEVELS, configure_log
+from ccidd.service.events import Events
+from ccidd.service.log import AUTO, FORMATS, LEVELS, configure_log
 from ccidd.service.opening import ReaderOpener
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
@@ -36,15 +38,31 @@ from ccidd.service.parser import (
     path,
     told_in_one_line,
 )
+from ccidd.service.requests import Requests
 from ccidd.service.service import Service
 from ccidd.transport.endpoint import take_systemd_fds
 
 # What says where a reader is, and what it is like; a configuration file says it itself.
-_SOCKETS: Final = ("socket_path", "fd", "connect")
-_READERS: Final = ("transport", "reader", "card", "trace", "unsafe_trace_secrets")
+_SOCKETS: Final = ("socket_path", "fd", "listen", "connect")
+_READERS: Final = (
+    "tls_creds",
+    "tls_hostname",
+    "insecure_tcp",
+    "socket_mode",
+    "socket_group",
+    "allow",
+    "transport",
+    "reader",
+    "card",
+    "trace",
+    "unsafe_trace_secrets",
+)
+
+_DESCRIPTION: Final = "A virtual smart-card reader, with its cards, for QEMU's socket chardev."
 
 _EPILOG: Final = """\
-One of --socket-path, --fd, --connect, --config, or a socket from systemd is needed. With QEMU:
+One of --socket-path, --fd, --listen, --connect, --config, or a socket from systemd is needed. With
+QEMU:
 
   ccidd --socket-path=/run/user/1000/card.sock
   qemu-system-x86_64 ... -chardev socket,id=card,path=/run/user/1000/card.sock \\
@@ -52,7 +70,8 @@ One of --socket-path, --fd, --connect, --config, or a socket from systemd is nee
 
 With reconnect=1 behind the path QEMU comes back after ccidd was restarted.
 
-`ccidd card --help` tells about the cards that ccidd keeps itself.
+`ccidd card --help` tells about the cards that ccidd keeps itself, `ccidd check --help` how to find
+out what is wrong before it is served.
 """
 
 
@@ -70,15 +89,19 @@ def main() -> None:
             from ccidd.service import cardcommand  # noqa: PLC0415
 
             cardcommand.run(arguments[1:])
+        elif arguments[:1] == ["check"]:
+            _check(arguments[1:])
         else:
             _run(arguments)
 
 
-def _parser() -> OneLineParser:
+def _parser(
+    program: str = "ccidd", description: str = _DESCRIPTION, epilog: str = _EPILOG
+) -> OneLineParser:
     parser = OneLineParser(
-        prog="ccidd",
-        description="A virtual smart-card reader, with its cards, for QEMU's socket chardev.",
-        epilog=_EPILOG,
+        prog=program,
+        description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -96,9 +119,50 @@ def _parser() -> OneLineParser:
         "--fd", metavar="N", type=int, help="serve an inherited socket, listening or connected"
     )
     sockets.add_argument(
+        "--listen", metavar="HOST:PORT", help="listen on a TCP port, with --tls-creds"
+    )
+    sockets.add_argument(
         "--connect",
         metavar="PATH|HOST:PORT",
         help="connect to a QEMU that listens (server=on), and again whenever the connection ends",
+    )
+    parser.add_argument(
+        "--tls-creds",
+        metavar="DIR",
+        type=path,
+        help="TCP is for TLS 1.3 with certificates on both sides: the directory with ours, and with"
+        " the authorities of our peers, as QEMU's tls-creds-x509 has them",
+    )
+    parser.add_argument(
+        "--tls-hostname",
+        metavar="NAME",
+        help="whose certificate the QEMU must have that we connect to (default: the HOST's)",
+    )
+    parser.add_argument(
+        "--insecure-tcp",
+        metavar="on|off",
+        choices=("on", "off"),
+        help="TCP without TLS: whoever reaches the connection can use the cards, read along and"
+        " change what is said",
+    )
+    parser.add_argument(
+        "--socket-mode",
+        metavar="MODE",
+        help="the mode of the socket at --socket-path, in octal (default: 0600)",
+    )
+    parser.add_argument(
+        "--socket-group",
+        metavar="GROUP",
+        help="the group that it belongs to, with --socket-mode=0660 for example",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="uid:USER|gid:GROUP|cert:SUBJECT",
+        action="append",
+        default=[],
+        help="who may be at the other end: of a Unix socket, by name or number (default: whoever"
+        " can connect); of TLS, by a certificate's subject or SHA-256 fingerprint (default: whoever"
+        " has a valid certificate); may be repeated",
     )
     parser.add_argument(
         "--transport",
@@ -146,7 +210,19 @@ def _parser() -> OneLineParser:
         action="store_true",
         help="write PINs and keys into the trace as well",
     )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="PATH",
+        type=path,
+        help="write counters and latencies into a file, as OpenMetrics text, every 15 seconds",
+    )
     parser.add_argument("--log-level", choices=LEVELS, help="what to log (default: info)")
+    parser.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        help="how to log: for people (console), as key=value (logfmt), as json, or with levels for"
+        " systemd's journal; default: what suits standard error (auto)",
+    )
     return parser
 
 
@@ -171,11 +247,22 @@ def _run(arguments: Sequence[str]) -> None:
             configuration = Configuration((_reader(options, [fd for _name, fd in systemd_fds]),))
     except UserError as error:
         parser.error(str(error))
-    configure_log(options.log_level or configuration.log_level or "info")
+    configure_log(
+        options.log_level or configuration.log_level or "info",
+        options.log_format or configuration.log_format or AUTO,
+    )
     directory = options.state_dir or configuration.state_dir
     key_file = options.state_key_file or configuration.state_key_file
     with open_state_in(directory, key_file) as state:
-        service = Service(ReaderOpener(state).open, load)
+        events = Events()
+        requests = Requests(events)
+        service = Service(
+            ReaderOpener(state, requests).open,
+            load,
+            events=events,
+            requests=requests,
+            metrics_file=options.metrics_file or configuration.metrics_file,
+        )
         with contextlib.ExitStack() as failing:
             failing.callback(service.close)
             service.open(configuration)
@@ -184,6 +271,21 @@ def _run(arguments: Sequence[str]) -> None:
         served = trio.run(serve, service, sockets)
     if not served:
         sys.exit(1)
+
+
+def _check(arguments: Sequence[str]) -> None:
+    parser = _parser("ccidd check", command.DESCRIPTION, "")
+    command.add_options(parser)
+    options = parser.parse_args(arguments)
+    configuration = None
+    try:
+        file = _file(options)
+        if file is None:
+            fds = [] if _sockets(options) else [AWAITED_FD]
+            configuration = Configuration((_reader(options, fds),))
+    except UserError as error:
+        parser.error(str(error))
+    command.run(options, configuration, file)
 
 
 def _sockets(options: argparse.Namespace) -> list[str]:
@@ -219,6 +321,13 @@ def _reader(options: argparse.Namespace, systemd_fds: Sequence[int]) -> ReaderCo
         socket_path=options.socket_path,
         fd=systemd_fds[0] if systemd_fds else options.fd,
         connect=options.connect,
+        listen=options.listen,
+        tls_creds=options.tls_creds,
+        tls_hostname=options.tls_hostname,
+        insecure_tcp=options.insecure_tcp == "on",
+        socket_mode=options.socket_mode,
+        socket_group=options.socket_group,
+        allow=tuple(options.allow),
         options=parse_reader(options.reader) if options.reader else {},
         cards=tuple(parse_card(text) for text in options.card),
         trace=options.trace,

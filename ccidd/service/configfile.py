@@ -15,7 +15,8 @@ Source: TOML 1.0.0.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,18 +24,38 @@ from ccidd.errors import UserError
 from ccidd.service.configtable import Table
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
 from ccidd.service.control.options import read_control
-from ccidd.service.log import LEVELS
+from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import CardOptions, make_card, make_reader
+from ccidd.service.where import PlacedError, in_file
 
 DEFAULT_FILE: Final = Path("/etc/ccidd/ccidd.toml")
 
-_GLOBAL: Final = ("control", "log-level", "readers", "state-dir", "state-key-file")
+AWAITED_FD: Final = -1
+"""In the place of a descriptor that is not there yet."""
+
+_SOCKETS: Final = ("socket-path", "connect", "listen", "fd")
+_GLOBAL: Final = (
+    "control",
+    "log-format",
+    "log-level",
+    "metrics-file",
+    "readers",
+    "state-dir",
+    "state-key-file",
+)
 READER_KEYS: Final = (
+    "allow",
     "cards",
     "connect",
     "fd",
+    "insecure-tcp",
+    "listen",
     "reader",
+    "socket-group",
+    "socket-mode",
     "socket-path",
+    "tls-creds",
+    "tls-hostname",
     "trace",
     "transport",
     "unsafe-trace-secrets",
@@ -52,28 +73,77 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
         UserError: It cannot be read, or something in it is wrong: the message names the file and
             the line or the key.
     """
+    table, readers = _tables(file)
+    unused = sorted(set(systemd_fds).difference(readers))
+    if unused:
+        raise table.where.error(f"systemd passed the socket {unused[0]!r}, but no reader has it")
+    configuration = replace(
+        _globals(table),
+        readers=tuple(
+            read_reader(name, readers.table(name, READER_KEYS), systemd_fds) for name in readers
+        ),
+    )
+    _check_places(configuration.readers)
+    return configuration
+
+
+def survey_configuration(file: Path) -> tuple[Configuration, Sequence[UserError]]:
+    """Reads as much of a configuration file as can be read.
+
+    A reader without a socket is taken for one that systemd is to pass its socket to; that is then
+    `AWAITED_FD`.
+
+    Args:
+        file: the file.
+
+    Returns:
+        All that is right, and what is wrong with each reader that is not.
+
+    Raises:
+        UserError: It cannot be read, or something is wrong that is of no reader.
+    """
+    table, tables = _tables(file)
+    configuration = _globals(table)
+    readers: list[ReaderConfiguration] = []
+    problems: list[UserError] = []
+    for name in tables:
+        try:
+            reader = tables.table(name, READER_KEYS)
+            has_socket = any(key in reader for key in _SOCKETS)
+            readers.append(read_reader(name, reader, {} if has_socket else {name: AWAITED_FD}))
+            _check_places(each for each in readers if each.fd != AWAITED_FD)
+        except UserError as error:
+            problems.append(error)
+    return replace(configuration, readers=tuple(readers)), problems
+
+
+def _tables(file: Path) -> tuple[Table, Table]:
+    """Gives the table that a file is, and the one of its readers."""
     try:
         values = tomllib.loads(file.read_bytes().decode())
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: {error}") from error
-    table = Table(f"{file}", values, _GLOBAL)
+        raise PlacedError(f"{file}", f"{error}") from error
+    where = in_file(file)
+    table = Table(where, values, _GLOBAL)
     readers = table.table("readers")
-    unused = sorted(set(systemd_fds).difference(readers))
-    if unused:
-        raise UserError(f"{file}: systemd passed the socket {unused[0]!r}, but no reader has it")
-    configuration = Configuration(
-        tuple(read_reader(name, readers.table(name, READER_KEYS), systemd_fds) for name in readers),
+    if not list(readers):
+        raise where.error("there is no reader; begin one with [readers.NAME]")
+    return table, readers
+
+
+def _globals(table: Table) -> Configuration:
+    """Reads what is beside the readers."""
+    return Configuration(
+        (),
         state_dir=table.path("state-dir"),
         state_key_file=table.path("state-key-file"),
         log_level=table.choice("log-level", LEVELS),
         control=read_control(table),
+        log_format=table.choice("log-format", FORMATS),
+        metrics_file=table.path("metrics-file"),
     )
-    if not configuration.readers:
-        raise UserError(f"{file}: there is no reader; begin one with [readers.NAME]")
-    _check_places(file, configuration.readers)
-    return configuration
 
 
 def read_reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
@@ -87,29 +157,30 @@ def read_reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> Read
     Raises:
         UserError: Something in it is wrong.
     """
-    sockets = [key for key in ("socket-path", "connect", "fd") if key in table]
+    sockets = [key for key in _SOCKETS if key in table]
     if name in systemd_fds and sockets:
-        raise UserError(f"{table.where}: systemd passed its socket; leave out {sockets[0]}")
-    reader_options = table.table("reader")
-    try:
-        options = make_reader(reader_options.assignments())
-    except UserError as error:
-        raise UserError(f"{reader_options.where}: {error}") from error
+        raise table.where.error("systemd passed its socket: leave this out", sockets[0])
+    options = table.table("reader")
     reader = ReaderConfiguration(
         name=name,
         transport=table.choice("transport", TRANSPORTS) or TRANSPORTS[0],
         socket_path=table.path("socket-path"),
         fd=systemd_fds.get(name, table.number("fd")),
         connect=table.text("connect"),
-        options=options,
+        listen=table.text("listen"),
+        tls_creds=table.path("tls-creds"),
+        tls_hostname=table.text("tls-hostname"),
+        insecure_tcp=table.switch("insecure-tcp"),
+        socket_mode=table.text("socket-mode"),
+        socket_group=table.text("socket-group"),
+        allow=table.texts("allow"),
+        options=make_reader(options.assignments(), options.where),
         cards=tuple(read_card(card) for card in table.tables("cards")),
         trace=table.path("trace"),
         trace_has_secrets=table.switch("unsafe-trace-secrets"),
+        where=table.where,
     )
-    try:
-        reader.check()
-    except UserError as error:
-        raise UserError(f"{table.where}: {error}") from error
+    reader.check()
     return reader
 
 
@@ -122,18 +193,13 @@ def read_card(table: Table) -> CardOptions:
     kind = table.text("type")
     if kind is None:
         table.refuse("type", "there: piv, cac, ...")
-    try:
-        return make_card(kind, table.assignments(without={"type"}))
-    except UserError as error:
-        raise UserError(f"{table.where}: {error}") from error
+    return make_card(kind, table.assignments(without={"type"}), table.where)
 
 
-def _check_places(file: Path, readers: Iterable[ReaderConfiguration]) -> None:
+def _check_places(readers: Iterable[ReaderConfiguration]) -> None:
     used: dict[object, str | None] = {}
     for reader in readers:
-        place = reader.socket_path or reader.connect or reader.fd
+        place = reader.socket_path or reader.listen or reader.connect or reader.fd
         if place in used:
-            raise UserError(
-                f"{file}: the readers {used[place]} and {reader.name} are both at {place}"
-            )
+            raise reader.where.error(f"the readers {used[place]} and {reader.name} are at {place}")
         used[place] = reader.name

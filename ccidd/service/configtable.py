@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NoReturn, Self, TypeVar
 
-from ccidd.errors import UserError
+from ccidd.service.where import Where
 
 _T = TypeVar("_T")
 
@@ -21,7 +21,7 @@ class Table:
     """A table.
 
     Args:
-        where: the file, and the keys that lead to the table.
+        where: the file, or the file and the keys that lead to the table.
         values: what is in it.
         known: the keys that it may have; None if their names are free, or checked elsewhere.
 
@@ -30,7 +30,7 @@ class Table:
     """
 
     def __init__(
-        self, where: str, values: Mapping[str, object], known: Collection[str] | None = None
+        self, where: Where, values: Mapping[str, object], known: Collection[str] | None = None
     ) -> None:
         self.where: Final = where
         self._values = values
@@ -39,7 +39,7 @@ class Table:
         for key in values:
             if key not in known:
                 what = suggestion(key, known) or f"; known are {', '.join(known)}"
-                raise UserError(f"{where}: there is no key {key!r} here{what}")
+                raise where.error(f"there is no key {key!r} here{what}")
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -53,6 +53,14 @@ class Table:
         if value is not None and (not value or "\0" in value):
             self.refuse(key, "a string that is not empty")
         return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Gives the strings of a list, or the one that stands in its place."""
+        value = self._values.get(key, [])
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) and text and "\0" not in text for text in texts):
+            self.refuse(key, "a string that is not empty, or a list of them")
+        return tuple(texts)
 
     def path(self, key: str) -> Path | None:
         """Gives a path."""
@@ -79,7 +87,7 @@ class Table:
     def table(self, key: str, known: Collection[str] | None = None) -> Self:
         """Gives a table in it; an empty one if the key is not there."""
         value = self._typed(key, dict, "a table") or {}
-        return type(self)(self._join(key), value, known)
+        return type(self)(self.where.within(key), value, known)
 
     def tables(self, key: str) -> list[Self]:
         """Gives the tables of a list."""
@@ -87,7 +95,7 @@ class Table:
         for index, value in enumerate(self._typed(key, list, "a list of tables") or []):
             if not isinstance(value, dict):
                 self.refuse(f"{key}[{index}]", "a table")
-            tables.append(type(self)(self._join(f"{key}[{index}]"), value))
+            tables.append(type(self)(self.where.within(f"{key}[{index}]"), value))
         return tables
 
     def texts_or_tables(self, key: str) -> list[str | Self]:
@@ -96,7 +104,7 @@ class Table:
         each: list[str | Self] = []
         for index, value in enumerate(values):
             if isinstance(value, dict):
-                each.append(type(self)(self._join(f"{key}[{index}]"), value))
+                each.append(type(self)(self.where.within(f"{key}[{index}]"), value))
             elif isinstance(value, str) and value and "\0" not in value:
                 each.append(value)
             else:
@@ -125,10 +133,7 @@ class Table:
         Raises:
             UserError: In any case.
         """
-        raise UserError(f"{self._join(key)}: this is to be {expected}")
-
-    def _join(self, key: str) -> str:
-        return f"{self.where}.{key}" if ": " in self.where else f"{self.where}: {key}"
+        raise self.where.error(f"this is to be {expected}", key)
 
     def _typed(self, key: str, kind: type[_T], expected: str) -> _T | None:
         value = self._values.get(key)

@@ -4,6 +4,7 @@
 from typing import Final
 
 from ccidd.card.card import Card
+from ccidd.card.guard.consent import Consent
 from ccidd.card.guard.guard import Guard, Rules
 from ccidd.card.guard.guest import Guest
 from ccidd.card.guard.operations import CONFIRMABLE, MANAGE, NOTHING, Operation, parse_policy
@@ -12,7 +13,8 @@ from ccidd.errors import UserError
 from ccidd.reader.pinentry.consent import PinentryConsent
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries
-from ccidd.service.supply import Protect, unprotected
+from ccidd.service.requests import AGENT
+from ccidd.service.supply import UNPROTECTED, Protection
 
 _MAX_FLOOR: Final = 14
 """A counter of 63CX goes to 15, of which the guest needs one."""
@@ -33,59 +35,78 @@ def guard_rules(options: CardOptions) -> Rules:
     Raises:
         UserError: One is wrong.
     """
-    where = f"--card={options.type}"
+    where = options.where
     policy, floor = options.one("policy"), options.one("retry-floor")
     confirm = options.one("confirm")
     if options.one("confirm-with") and not confirm:
-        raise UserError(f"{where}: confirm-with=PROGRAM needs confirm=sign,decrypt")
-    default_policy = "use" if options.is_shared else "manage"
-    default_floor = 1 if options.is_shared else 0
-    try:
-        return Rules(
-            parse_policy(policy or default_policy),
-            default_floor if floor is None else _floor(floor),
-            NOTHING if confirm is None else _confirm(confirm),
-        )
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise where.error("this needs confirm=sign,decrypt", "confirm-with")
+    with where.naming("policy"):
+        operations = parse_policy(policy or ("use" if options.is_shared else "manage"))
+    with where.naming("retry-floor"):
+        tries = _floor(floor or ("1" if options.is_shared else "0"))
+    with where.naming("confirm"):
+        asked = NOTHING if confirm is None else _confirm(confirm)
+    return Rules(operations, tries, asked)
 
 
 def _floor(text: str) -> int:
     number = int(text) if text.isdecimal() and len(text) <= len(str(_MAX_FLOOR)) else -1
     if not 0 <= number <= _MAX_FLOOR:
-        raise UserError(f"retry-floor={text} is not within 0 to {_MAX_FLOOR}")
+        raise UserError(f"{text} is not within 0 to {_MAX_FLOOR}")
     return number
 
 
 def _confirm(text: str) -> frozenset[Operation]:
     names = text.replace(",", "+").split("+")
     if not set(names) <= CONFIRMABLE:
-        raise UserError(f"confirm={text} has something else than sign and decrypt")
+        raise UserError(f"{text} has something else than sign and decrypt")
     return frozenset(map(Operation, names))
 
 
-def protector(options: CardOptions, guest: Guest, pinentries: Pinentries) -> Protect:
-    """Makes what puts the guard before the cards of a `--card`.
+class GuardProtection(Protection):
+    """The guard before the cards of a `--card`; one that is taken out and put in again is the same.
+
+    Args:
+        rules: what holds.
+        guest: the guest that is connected.
+        consent: how a person is asked.
+    """
+
+    def __init__(self, rules: Rules, guest: Guest, consent: Consent | None) -> None:
+        self.rules: Final = rules
+        self.retry_floor = rules.retry_floor
+        self._guest = guest
+        self._consent = consent
+        self._ledger = dict[bytes, Counts]()
+
+    def protect(self, card: Card) -> Card:
+        """See `Protection.protect`."""
+        return Guard(card, self.rules, self._guest, self._consent, self._ledger)
+
+
+def protector(
+    options: CardOptions, guest: Guest, pinentries: Pinentries, agent: Consent | None = None
+) -> Protection:
+    """Makes what protects the cards of a `--card`.
 
     Args:
         options: the parsed `--card`.
         guest: the guest that is connected.
         pinentries: through which a person is asked.
+        agent: asks through an agent; None where there can be none.
 
     Raises:
         UserError: An option is wrong, or there is no such program.
     """
     rules = guard_rules(options)
     if rules == _OPEN:
-        return unprotected
-    consent = None
+        return UNPROTECTED
+    consent: Consent | None = None
     if rules.confirm:
         program = options.one("confirm-with") or _DEFAULT_PROGRAM
-        consent = PinentryConsent(pinentries.named(program))
-    # A card that is taken out and put in again is the same card.
-    ledger = dict[bytes, Counts]()
-
-    def protect(card: Card) -> Card:
-        return Guard(card, rules, guest, consent, ledger)
-
-    return protect
+        if program == AGENT and agent is not None:
+            consent = agent
+        else:
+            with options.where.naming("confirm-with"):
+                consent = PinentryConsent(pinentries.named(program))
+    return GuardProtection(rules, guest, consent)

@@ -6,15 +6,16 @@ A comma in a value is written twice.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ccidd.card.guard.operations import CONFIRMABLE
 from ccidd.errors import UserError
-from ccidd.keys.uri import parse_uri
+from ccidd.keys.uri import Pkcs11Uri, check_key_uri, parse_uri
 from ccidd.reader.profile import IDENTITIES, MAX_SLOTS
-from ccidd.service.cardtypes import CARD_TYPES
+from ccidd.service.cardtypes import CARD_TYPES, key_reference
 from ccidd.service.configtable import suggestion
+from ccidd.service.where import COMMAND_LINE, READER, Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,11 @@ _GUARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
         " keys on tokens, else 0",
     ),
     "confirm": OptionHelp("sign,decrypt", "a person at the host is asked before each"),
-    "confirm-with": OptionHelp("PROGRAM", "the pinentry that asks; default: pinentry"),
+    "confirm-with": OptionHelp(
+        "PROGRAM|agent",
+        "the pinentry that asks; default: pinentry; agent: whoever has a `ccidctl agent` at the"
+        " control socket is asked",
+    ),
 }
 """What a guest may do with a card (`ccidd.service.guards`)."""
 
@@ -111,7 +116,14 @@ _GUARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
 ANY_TOKEN: Final = "any"  # noqa: S105 (no secret)
 """The value of `token` that stands for every token."""
 
-_ANY_TOKEN_SLOTS: Final = 4
+PKCS11: Final = "pkcs11:"
+"""What a key's PKCS#11 URI begins with."""
+
+NSS: Final = "nss:"
+"""What the nickname of a key begins with."""
+
+ANY_TOKEN_SLOTS: Final = 4
+"""How many slots it fills, unless it is told."""
 
 # What goes with cards that are there from the start.
 _NOT_OF_TOKENS: Final = re.compile(r"card|keys|nss|cert.*|pkcs11|pin-file|puk-file|password-file")
@@ -167,7 +179,9 @@ READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "manufacturer": OptionHelp("TEXT", "the manufacturer's name"),
     "product": OptionHelp("TEXT", "the reader's name"),
     "pin-entry": OptionHelp(
-        "PROGRAM", "a pinentry of this host asks for PINs, which the guest then never sees"
+        "PROGRAM|agent",
+        "a pinentry of this host asks for PINs, which the guest then never sees; agent: whoever has"
+        " a `ccidctl agent` at the control socket is asked",
     ),
     "pin-file": OptionHelp(
         "FILE", "instead: the PIN is in the file's first line, or in a credential of systemd's"
@@ -182,10 +196,12 @@ class CardOptions:
     Attributes:
         type: the kind of card.
         values: the values of each option, in the order given.
+        where: where they are from, for messages.
     """
 
     type: str
     values: Mapping[str, tuple[str, ...]]
+    where: Where = field(default=COMMAND_LINE.within("card"), compare=False, repr=False)
 
     def one(self, name: str) -> str | None:
         """Gives the value of an option that is not repeatable."""
@@ -197,13 +213,15 @@ class CardOptions:
         """How many slots of the reader it fills."""
         if self.one("token") != ANY_TOKEN:
             return 1
-        return int(self.one("slots") or _ANY_TOKEN_SLOTS)
+        return int(self.one("slots") or ANY_TOKEN_SLOTS)
 
     @property
     def looks_everywhere(self) -> bool:
         """Whether it follows tokens of whatever modules this machine has."""
         token = self.one("token")
-        return token is not None and "module" not in self.values and "?module-" not in token
+        if token is None or "module" in self.values:
+            return False
+        return token == ANY_TOKEN or not parse_uri(token).names_module
 
     @property
     def is_shared(self) -> bool:
@@ -240,78 +258,106 @@ def parse_card(text: str) -> CardOptions:
     return make_card(kind, assignments)
 
 
-def make_card(kind: str, assignments: Sequence[str]) -> CardOptions:
+def make_card(kind: str, assignments: Sequence[str], where: Where | None = None) -> CardOptions:
     """Makes the options of a card.
 
     Args:
         kind: its type.
         assignments: OPTION=VALUE each.
+        where: where they are from; by default the command line.
 
     Raises:
         UserError: As `parse_card`.
     """
-    where = f"--card={kind}"
+    where = where or COMMAND_LINE.within(f"card={kind}")
     if kind != PCSC and kind not in CARD_TYPES:
-        raise UserError(f"{where}: there is no such type of card; --card=help lists them")
+        hint = suggestion(kind, (*CARD_TYPES, PCSC)) or "; --card=help lists them"
+        raise where.error(f"there is no such type of card: {kind!r}{hint}")
     values = parse_options(where, "--card", _joined(assignments), card_options(kind))
     for name in _switches(kind):
         if values.get(name, ("off",))[0] not in {"on", "off"}:
-            raise UserError(f"{where}: the option {name} is on or off")
-    _check_uris(where, values)
+            raise where.error("this is on or off", name)
     if kind == PCSC:
         _check_pcsc(where, values)
-    elif "token" in values:
+        return CardOptions(kind, values, where)
+    _check_keys(where, kind, values)
+    _check_uris(where, values)
+    if "token" in values:
         _check_token(where, values)
     else:
         _check_sources(where, values, CARD_TYPES[kind].switches)
-    return CardOptions(kind, values)
+    return CardOptions(kind, values, where)
+
+
+def _check_keys(where: Where, kind: str, values: Mapping[str, tuple[str, ...]]) -> None:
+    """Checks which keys are named."""
+    seen: set[int] = set()
+    for name in values:
+        match = KEY_OPTION.fullmatch(name)
+        if match is None:
+            continue
+        with where.naming(name):
+            reference = key_reference(match[1], kind)
+        if reference in seen:
+            raise where.error("this key is given twice", name)
+        seen.add(reference)
 
 
 def _check_sources(
-    where: str, values: Mapping[str, tuple[str, ...]], switches: Collection[str]
+    where: Where, values: Mapping[str, tuple[str, ...]], switches: Collection[str]
 ) -> None:
     """Checks the options of a card that is there from the start."""
     for name in ("module", "slots"):
         if name in values:
-            raise UserError(f"{where}: the option {name} goes with token=")
+            raise where.error("this goes with token", name)
     other_options = {*switches, *_GUARD_OPTIONS}
     sources = [name for name in values if name not in other_options]
     if "card" in sources and len(sources) > 1:
         other = next(name for name in sources if name != "card")
-        raise UserError(f"{where}: a card that ccidd keeps has its own: leave out {other} or card")
+        raise where.error(f"a card that ccidd keeps has its own: leave out {other} or card")
     if "card" not in sources:
         if not any(name.startswith(("key", "nss", "pkcs11")) for name in sources):
-            raise UserError(f"{where}: give it keys=FILE.p12|FILE.pem, or card=NAME")
+            raise where.error("give it keys=FILE.p12|FILE.pem, or card=NAME")
         if "pin-file" not in sources and not _has_token(values):
-            raise UserError(f"{where}: the option pin-file=FILE is missing")
+            raise where.error("the option pin-file=FILE is missing")
+    if "nss" not in values:
+        for name, (value, *_) in values.items():
+            is_nickname = name.startswith("cert") or value.startswith(NSS)
+            if is_nickname and name.startswith(("cert", "key")):
+                raise where.error("a nickname needs a database: nss=sql:DIR", name)
 
 
-def _check_uris(where: str, values: Mapping[str, tuple[str, ...]]) -> None:
-    """Checks the grammar of all PKCS#11 URIs."""
+def _check_uris(where: Where, values: Mapping[str, tuple[str, ...]]) -> None:
+    """Checks all PKCS#11 URIs."""
     for name, given in values.items():
         is_key = KEY_OPTION.fullmatch(name) is not None
         for value in given:
-            if (
-                name == "pkcs11"
-                or (name == "token" and value != ANY_TOKEN)
-                or (is_key and ("token" in values or value.startswith("pkcs11:")))
-            ):
-                try:
-                    parse_uri(value)
-                except UserError as error:
-                    raise UserError(f"{where}: {name}: {error}") from error
+            with where.naming(name):
+                if name == "token" and value != ANY_TOKEN:
+                    check_key_uri(parse_uri(value))
+                elif is_key and "token" in values:
+                    _check_token_key(parse_uri(value))
+                elif name == "pkcs11" or (is_key and value.startswith(PKCS11)):
+                    check_key_uri(parse_uri(value), needs_module=True)
 
 
-def _check_token(where: str, values: Mapping[str, tuple[str, ...]]) -> None:
+def _check_token_key(uri: Pkcs11Uri) -> None:
+    if uri != Pkcs11Uri(object=uri.object, id=uri.id, type=uri.type) or uri == Pkcs11Uri():
+        raise UserError("it chooses among the token's keys, by id or object alone: pkcs11:id=%01")
+
+
+def _check_token(where: Where, values: Mapping[str, tuple[str, ...]]) -> None:
     for name in values:
         if _NOT_OF_TOKENS.fullmatch(name):
-            raise UserError(f"{where}: keys and PIN are the token's: leave out {name} or token")
+            raise where.error(f"keys and PIN are the token's: leave out {name} or token")
     (token,) = values["token"]
     (slots,) = values.get("slots", ("1",))
     if "slots" in values and token != ANY_TOKEN:
-        raise UserError(f"{where}: the option slots goes with token=any")
+        raise where.error("this goes with token=any", "slots")
     if not (slots.isdecimal() and len(slots) <= 2 and 1 <= int(slots) <= MAX_SLOTS):
-        raise UserError(f"{where}: slots={slots} is none of 1 to {MAX_SLOTS}")
+        raise where.error(f"{slots} is none of 1 to {MAX_SLOTS}", "slots")
+    if "module" in values and token != ANY_TOKEN and parse_uri(token).names_module:
+        raise where.error("the URI of token names a module already: leave this out", "module")
 
 
 def _joined(assignments: Sequence[str]) -> list[str]:
@@ -325,22 +371,21 @@ def _joined(assignments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _check_pcsc(where: str, values: Mapping[str, tuple[str, ...]]) -> None:
+def _check_pcsc(where: Where, values: Mapping[str, tuple[str, ...]]) -> None:
     if "reader" not in values:
-        raise UserError(
-            f"{where}: the option reader=NAME is missing; `opensc-tool --list-readers` lists them"
+        raise where.error(
+            "the option reader=NAME is missing; `opensc-tool --list-readers` lists them"
         )
     for name in ("idle-release", "max-hold"):
         (value,) = values.get(name, ("1",))
         if not re.fullmatch("[0-9]{1,5}", value) or not 1 <= int(value) <= _MAX_SECONDS:
-            raise UserError(f"{where}: {name} is a number of seconds, 1 to {_MAX_SECONDS}")
+            raise where.error(f"this is a number of seconds, 1 to {_MAX_SECONDS}", name)
 
 
 def _has_token(values: Mapping[str, tuple[str, ...]]) -> bool:
     """Whether there is a token or a database, which has a PIN of its own."""
     return any(
-        name in {"nss", "pkcs11", "token"}
-        or (name.startswith("key") and value.startswith("pkcs11:"))
+        name in {"nss", "pkcs11", "token"} or (name.startswith("key") and value.startswith(PKCS11))
         for name, (value, *_) in values.items()
     )
 
@@ -354,21 +399,22 @@ def parse_reader(text: str) -> Mapping[str, str]:
     return make_reader(split(text))
 
 
-def make_reader(assignments: Sequence[str]) -> Mapping[str, str]:
+def make_reader(assignments: Sequence[str], where: Where = READER) -> Mapping[str, str]:
     """Makes the options of a reader.
 
     Args:
         assignments: OPTION=VALUE each.
+        where: where they are from.
 
     Raises:
         UserError: As `parse_reader`.
     """
-    values = parse_options("--reader", "--reader", assignments, READER_OPTIONS)
+    values = parse_options(where, "--reader", assignments, READER_OPTIONS)
     return {name: value for name, (value,) in values.items()}
 
 
 def parse_options(
-    where: str, help_option: str, assignments: Sequence[str], known: Mapping[str, OptionHelp]
+    where: Where, help_option: str, assignments: Sequence[str], known: Mapping[str, OptionHelp]
 ) -> Mapping[str, tuple[str, ...]]:
     """Reads options: OPTION=VALUE each.
 
@@ -387,11 +433,11 @@ def parse_options(
         option = _find(name, known)
         if option is None:
             hint = suggestion(name, known) or f"; {help_option}=help lists them"
-            raise UserError(f"{where}: there is no option {name!r}{hint}")
+            raise where.error(f"there is no option {name!r}{hint}")
         if not equals or not value:
-            raise UserError(f"{where}: the option {name} needs a value: {name}=...")
+            raise where.error(f"this needs a value: {name}=...", name)
         if name in values and not option.repeatable:
-            raise UserError(f"{where}: the option {name} is given twice")
+            raise where.error("this is given twice", name)
         values[name] = (*values.get(name, ()), value)
     return values
 
@@ -422,6 +468,9 @@ def card_help() -> str:
         "Without --card, ccidd serves an embedded PIV card, which it makes when it is first needed",
         "and keeps in its state directory. It shows the PIN once; `ccidd card reset-pin` makes",
         "another one.",
+        "",
+        "In the place of a FILE, credential:NAME is a credential that systemd passes to a service",
+        "(LoadCredential=, LoadCredentialEncrypted=).",
     ]
     return "\n".join(lines)
 

@@ -23,7 +23,7 @@ from ccidd.card.passthrough.card import PassthroughCard, Sharing
 from ccidd.card.passthrough.winscard import PNP_NOTIFICATION, Context, PcscError, ReaderState
 from ccidd.reader.slot import Slot
 from ccidd.service.options import CardOptions
-from ccidd.service.supply import CardSupply, Protect
+from ccidd.service.supply import CardSupply, Protect, Protection
 
 _Result = TypeVar("_Result")
 
@@ -58,7 +58,7 @@ class _Insertion:
     atr: bytes
 
 
-def pcsc_supply(options: CardOptions, protect: Protect) -> "PcscSupply":
+def pcsc_supply(options: CardOptions, protection: Protection) -> "PcscSupply":
     """Makes what fills the slot of a `--card=pcsc`."""
     sharing = Sharing(exclusive="exclusive" in options.switches)
     if (seconds := options.one("idle-release")) is not None:
@@ -67,7 +67,7 @@ def pcsc_supply(options: CardOptions, protect: Protect) -> "PcscSupply":
         sharing = replace(sharing, max_hold=float(seconds))
     pattern = options.one("reader")
     assert pattern is not None
-    return PcscSupply(pattern, sharing, protect)
+    return PcscSupply(pattern, sharing, protection.protect)
 
 
 class PcscSupply(CardSupply):
@@ -114,7 +114,9 @@ class PcscSupply(CardSupply):
             while True:
                 known = await watch.next(known)
                 self._is_available, self._delay = True, RETRY_DELAY
-                readers = {name: state for name, state in known.items() if self._is_ours(name)}
+                readers = {
+                    name: state for name, state in known.items() if is_named(name, self._pattern)
+                }
                 stay.update(_choose(readers, stay.insertion))
         except PcscError as error:
             return str(error)
@@ -126,9 +128,11 @@ class PcscSupply(CardSupply):
             self._is_available = False
             log.warning("pcsc_unavailable", reader=self._pattern, reason=reason)
 
-    def _is_ours(self, name: str) -> bool:
-        # Names have brackets in them, which are wildcards.
-        return name == self._pattern or fnmatch.fnmatchcase(name, self._pattern)
+
+def is_named(name: str, pattern: str) -> bool:
+    """Tells whether a reader is one that a name or a pattern stands for."""
+    # Names have brackets in them, which are wildcards.
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def _choose(readers: Mapping[str, ReaderState], current: _Insertion | None) -> _Insertion | None:

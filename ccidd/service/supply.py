@@ -25,9 +25,21 @@ Protect: TypeAlias = Callable[[Card], Card]
 """Puts before a card whatever protects it from the guest."""
 
 
-def unprotected(card: Card) -> Card:
-    """Lets a guest do with a card what it likes; see `Protect`."""
-    return card
+class Protection:
+    """What protects cards from the guest: by default nothing does.
+
+    Attributes:
+        retry_floor: how many tries of each PIN guests leave.
+    """
+
+    retry_floor: int = 0
+
+    def protect(self, card: Card) -> Card:
+        """Gives what a guest has in the place of a card."""
+        return card
+
+
+UNPROTECTED: Final = Protection()
 
 
 class CardSupply(ABC):

@@ -24,19 +24,17 @@ from ccidd.card.card import Card, CardGoneError
 from ccidd.card.piv.contents import guid_of
 from ccidd.errors import UserError
 from ccidd.keys.cryptoki import SlotFlags, TokenInfo
-from ccidd.keys.inventory import Wanted, find_credentials, usable_certificates
+from ccidd.keys.inventory import Wanted, usable_certificates
 from ccidd.keys.key import Credential, KeyUnavailableError
-from ccidd.keys.modules import check_module, configured_modules, module_of
-from ccidd.keys.pkcs11 import PinRefusedError, check_uri, matches, open_present_token
+from ccidd.keys.pkcs11 import PinRefusedError, open_present_token
 from ccidd.keys.token import Token
 from ccidd.keys.tokenwatch import PresentToken, TokenWatch
-from ccidd.keys.uri import Pkcs11Uri, parse_uri
+from ccidd.keys.uri import Pkcs11Uri
 from ccidd.reader.slot import Slot
-from ccidd.service.cardtypes import CARD_TYPES, key_reference
-from ccidd.service.options import ANY_TOKEN, KEY_OPTION, CardOptions
-from ccidd.service.placement import place
+from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.state import State, StoredMemory
-from ccidd.service.supply import CardSupply, Protect
+from ccidd.service.supply import CardSupply, Protection
+from ccidd.service.tokenchoice import TokenChoice
 from ccidd.service.tokenpin import TokenPin
 
 _FIRST_DELAY: Final = 0.5
@@ -224,39 +222,30 @@ class TokenSupply(CardSupply):
     """Cards made of the tokens that are there.
 
     Args:
-        options: a `--card` with `token`.
+        choice: which tokens.
         state: where tries are counted.
-        protect: what stands between the guest and each card.
-        keep: how many tries of a token's PIN guests leave.
+        protection: what stands between the guest and each card.
         accepts: says of each token whether it may become a card; by default, all may.
 
     Attributes:
         labels: those of the tokens that are in slots, by the number of the slot.
-
-    Raises:
-        UserError: The URI is wrong, there is no such module, or a key is named wrongly.
     """
 
     def __init__(
         self,
-        options: CardOptions,
+        choice: TokenChoice,
         state: State,
-        protect: Protect,
-        keep: int = 0,
+        protection: Protection,
         accepts: Callable[[TokenInfo], bool] | None = None,
     ) -> None:
-        self._options = options
-        self._keep = keep
+        self._options = choice.options
         self._accepts = accepts
         self.labels: dict[int, str] = {}
-        self._kind = CARD_TYPES[options.type]
+        self._kind = CARD_TYPES[choice.options.type]
         self._state = state
-        self._protect = protect
-        name = options.one("token") or ""
-        self._uri = Pkcs11Uri() if name == ANY_TOKEN else parse_uri(name)
-        check_uri(self._uri)
-        self._modules = _modules(options, self._uri)
-        self._named = dict(_named_keys(options))
+        self._protection = protection
+        self._choice = choice
+        self._uri = choice.uri
         self._limiter = trio.CapacityLimiter(_MAX_OPENING)
         # Tokens that have another PIN than the file says: it is not tried again.
         self._refused: set[Identity] = set()
@@ -270,7 +259,7 @@ class TokenSupply(CardSupply):
         """See `CardSupply.run`."""
         async with trio.open_nursery() as nursery:
             run = _Run(slots, nursery, _Places(len(slots)))
-            for module in self._modules:
+            for module in self._choice.modules:
                 nursery.start_soon(TokenWatch(module).run, partial(self._follow, run, module))
 
     def _follow(self, run: _Run, module: str, tokens: Sequence[PresentToken]) -> None:
@@ -288,7 +277,7 @@ class TokenSupply(CardSupply):
     def _is_wanted(self, token: PresentToken) -> bool:
         if self._accepts is not None and not self._accepts(token.info):
             return False
-        return matches(self._uri, token.library, token.info)
+        return self._choice.includes(token)
 
     async def _serve(self, run: _Run, present: PresentToken, scope: trio.CancelScope) -> None:
         """Has a token in a slot as long as it is there."""
@@ -385,41 +374,29 @@ class TokenSupply(CardSupply):
         token = await _Opening(present, self._uri).run(self._limiter)
         with ExitStack() as failing:
             failing.callback(_close_behind, token)
-            chosen = await trio.to_thread.run_sync(self._chosen, token, limiter=self._limiter)
+            look = partial(self._choice.named_keys, token)
+            chosen = await trio.to_thread.run_sync(look, limiter=self._limiter)
             opened = await self._state.in_thread(partial(self._make, present, token, chosen))
             failing.pop_all()
         return opened
 
-    def _chosen(self, token: Token) -> dict[int, Credential]:
-        """Finds the keys whose places are given; one that is not there leaves its place empty."""
-        chosen: dict[int, Credential] = {}
-        for reference, wanted in self._named.items():
-            try:
-                chosen[reference] = find_credentials(token, wanted)[0]
-            except UserError as error:
-                log.info("key_not_found", reference=f"{reference:02X}", reason=str(error))
-        return chosen
-
     def _make(
         self, present: PresentToken, token: Token, chosen: Mapping[int, Credential]
     ) -> _Opened:
-        if not token.needs_login:
-            raise UserError(f"{token.name} has no PIN, so that anybody could use its keys")
         kind, switches = self._kind, self._options.switches
-        usable = [each for each in token.credentials() if kind.takes(each.key, switches)]
-        placed, left = place(usable, list(kind.purposes), chosen)
-        for each in (*left, *(each for each in token.credentials() if each not in usable)):
+        keys = self._choice.place(token, chosen)
+        placed = keys.placed
+        for each in keys.left_out:
             log.info("key_left_out", subject=each.certificate.subject.rfc4514_string())
-        if not placed:
-            raise UserError(f"{token.name} has no key that a {self._options.type} card can have")
         guid = _guid(present, placed)
         self._state.note_card(str(guid), self._options.type)
-        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token], keep=self._keep)}
+        keep = self._protection.retry_floor
+        pins = {kind.pin: TokenPin(self._state, str(guid), kind.pin, [token], keep=keep)}
         shared = "vendor-extensions" not in switches
         memory = StoredMemory(self._state, self._state.card(str(guid)), pins, shared=shared)
         try:
             card = TokenCard(kind.make(placed, memory, switches, guid))
-            return _Opened(token, str(guid), memory, card, self._protect(card))
+            return _Opened(token, str(guid), memory, card, self._protection.protect(card))
         except BaseException:
             memory.close()
             raise
@@ -441,33 +418,3 @@ async def _close(opened: _Opened) -> None:
 def _close_behind(token: Token) -> None:
     """Closes a token that nobody uses, without waiting."""
     threading.Thread(target=token.close, daemon=True).start()
-
-
-def _modules(options: CardOptions, uri: Pkcs11Uri) -> Sequence[str]:
-    """Gives the modules whose tokens are followed."""
-    where = f"--card={options.type}"
-    given = [check_module(path) for path in options.values.get("module", ())]
-    named = module_of(uri)
-    if named is not None and given:
-        raise UserError(f"{where}: the URI of token names a module already; leave out module")
-    modules = [named] if named is not None else given or configured_modules()
-    if not modules:
-        raise UserError(f"{where}: p11-kit has no PKCS#11 modules configured; add module=PATH")
-    return modules
-
-
-def _named_keys(options: CardOptions) -> Sequence[tuple[int, Wanted]]:
-    """Reads the options that give keys their places."""
-    named = []
-    for name in options.values:
-        match = KEY_OPTION.fullmatch(name)
-        if match is None:
-            continue
-        uri = parse_uri(options.one(name) or "")
-        if uri != Pkcs11Uri(object=uri.object, id=uri.id, type=uri.type) or uri == Pkcs11Uri():
-            raise UserError(
-                f"--card={options.type}: {name} chooses among the token's keys, by id or object"
-                " alone: pkcs11:id=%01"
-            )
-        named.append((key_reference(match[1], options.type), Wanted(uri.object, uri.id)))
-    return named

@@ -89,7 +89,7 @@ def serial_model(slots: int, *, has_pin_entry: bool = False) -> SerialModel:
     for model in _MODELS:
         if slots <= model.slots:
             return model
-    raise UserError(f"--transport=serial has at most {_MODELS[-1].slots} slots, not {slots}")
+    raise UserError(f"a serial reader has at most {_MODELS[-1].slots} slots, not {slots}")
 
 
 class Line(ABC):

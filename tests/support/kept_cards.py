@@ -6,9 +6,11 @@ from pathlib import Path
 from ccidd.card.piv.management_key import ManagementKey
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.service.configuration import ReaderConfiguration
+from ccidd.service.events import Events
 from ccidd.service.newcard import Blank, make_card
 from ccidd.service.opening import ReaderOpener
 from ccidd.service.options import parse_card
+from ccidd.service.requests import Requests
 from ccidd.service.service import Service
 from ccidd.service.state import State
 
@@ -40,8 +42,10 @@ def reader(
 
 def service_of(state: State, *readers: ReaderConfiguration) -> Service:
     """Makes a service with some readers, which is yet to run."""
-    opener = ReaderOpener(state)
-    service = Service(opener.open, stays=True)
+    events = Events()
+    requests = Requests(events)
+    opener = ReaderOpener(state, requests)
+    service = Service(opener.open, stays=True, events=events, requests=requests)
     for each in readers:
         service.put(opener.open(each))
     return service

@@ -17,7 +17,7 @@ from ccidd.card.piv.references import KeyReference
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.reader.slot import Insertion, Slot
 from ccidd.service.pcsc import PcscSupply
-from ccidd.service.supply import Protect, unprotected
+from ccidd.service.supply import UNPROTECTED, Protect
 from credentials import credential
 from pcscd import Pcscd, pcscd_with, place_of_socket, use_from_here
 from piv import new_memory
@@ -61,7 +61,7 @@ _DEFAULTS = Sharing()
 
 @asynccontextmanager
 async def following(
-    pattern: str = READER, sharing: Sharing = _DEFAULTS, protect: Protect = unprotected
+    pattern: str = READER, sharing: Sharing = _DEFAULTS, protect: Protect = UNPROTECTED.protect
 ) -> AsyncIterator[Slot]:
     """A slot that follows a reader."""
     # Before the first call, which looks for the place once and for all.

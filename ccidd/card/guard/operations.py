@@ -57,7 +57,7 @@ def parse_policy(text: str) -> frozenset[Operation]:
             allowed |= {Operation(name)}
         else:
             known = ", ".join([*SETS, *sorted(MANAGE)])
-            raise UserError(f"policy={text}: {name!r} is none of {known} (joined by +)")
+            raise UserError(f"{name!r} is none of {known} (joined by +)")
     return allowed
 
 

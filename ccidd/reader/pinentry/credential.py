@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
-from ccidd.keys.files import read_secret
+from ccidd.keys.files import CREDENTIAL, located, read_secret
 from ccidd.reader.pinentry.source import (
     EntryRequest,
     NoPin,
@@ -33,18 +33,21 @@ class CredentialPin(PinSource):
     Modification is declined: the file could not follow it.
 
     Args:
-        name: the file's path; a name without a slash is one of the credentials that systemd
-            passes, if it passes any.
+        name: the file's path, or credential:NAME; a name without a slash is that of a credential
+            as well, if systemd passes any.
         environ: where systemd says where they are.
+
+    Attributes:
+        path: the file.
 
     Raises:
         UserError: The file cannot be read, or holds something else than a PIN.
     """
 
     def __init__(self, name: str, environ: Mapping[str, str] = os.environ) -> None:
-        credentials = environ.get("CREDENTIALS_DIRECTORY")
-        in_credentials = credentials is not None and "/" not in name
-        self._path: Final = Path(credentials or "", name) if in_credentials else Path(name)
+        if "CREDENTIALS_DIRECTORY" in environ and "/" not in name:
+            name = CREDENTIAL + name.removeprefix(CREDENTIAL)
+        self.path: Final = located(Path(name), environ)
         # A read that hangs holds up this source alone, and just one thread.
         self._limiter: Final = trio.CapacityLimiter(1)
         self._read()
@@ -68,14 +71,14 @@ class CredentialPin(PinSource):
                 return await self._decline(request, str(error))
             if not request.accepts(pin):
                 wanted = f"{request.min_digits} to {request.max_digits} digits are asked for"
-                return await self._decline(request, f"{wanted}, and {self._path} has others")
+                return await self._decline(request, f"{wanted}, and {self.path} has others")
             return Pins(current=pin)
         return NoPin.TIMED_OUT
 
     def _read(self) -> bytes:
-        pin = read_secret(self._path)
+        pin = read_secret(self.path)
         if not pin.isdigit():
-            raise UserError(f"the first line of {self._path} is no PIN: it has not only digits")
+            raise UserError(f"the first line of {self.path} is no PIN: it has not only digits")
         return pin
 
     async def _decline(self, request: EntryRequest, reason: str) -> NoPin:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ccidd.errors import UserError
 from ccidd.service.configtable import Table
 from ccidd.service.control.roles import DEFAULT, NAMES, Role, parse_roles
 from ccidd.service.options import OptionHelp, describe_options, parse_options, split
+from ccidd.service.where import COMMAND_LINE, Where
 
 CONTROL_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "role": OptionHelp(
@@ -57,19 +57,22 @@ def parse_control(text: str) -> ControlOptions:
     return make_control(place, assignments)
 
 
-def make_control(place: str, assignments: Sequence[str]) -> ControlOptions:
+def make_control(
+    place: str, assignments: Sequence[str], where: Where | None = None
+) -> ControlOptions:
     """Makes the options of a control socket.
 
     Args:
         place: its path.
         assignments: OPTION=VALUE each.
+        where: what gave them; None for the command line.
 
     Raises:
         UserError: As `parse_control`.
     """
-    where = f"--control={place}"
+    where = where or COMMAND_LINE.within(f"control={place}")
     if not place or "=" in place:
-        raise UserError(f"{where}: the path of the socket comes first")
+        raise where.error("the path of the socket comes first")
     values = parse_options(where, "--control", assignments, CONTROL_OPTIONS)
     (role,) = values.get("role", ("operate+agent",))
     return ControlOptions(Path(place), roles=parse_roles(role, where))
@@ -94,10 +97,7 @@ def _read(socket: str | Table, table: Table) -> ControlOptions:
         place = socket.text("path") or socket.refuse("path", "there: where to make the socket")
         assignments = socket.assignments(without={"path"})
         table = socket
-    try:
-        return make_control(place, assignments)
-    except UserError as error:
-        raise UserError(f"{table.where}: {error}") from error
+    return make_control(place, assignments, table.where)
 
 
 def control_help() -> str:

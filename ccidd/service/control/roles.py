@@ -5,8 +5,8 @@ import enum
 from collections.abc import Sequence
 from typing import Final
 
-from ccidd.errors import UserError
 from ccidd.service.configtable import suggestion
+from ccidd.service.where import Where
 
 
 class Role(enum.Flag):
@@ -33,7 +33,7 @@ DEFAULT: Final = NAMES["operate"] | NAMES["agent"]
 """What a socket is for, if nothing is said."""
 
 
-def parse_roles(text: str, where: str) -> Role:
+def parse_roles(text: str, where: Where) -> Role:
     """Reads names of roles that are joined by "+".
 
     Args:
@@ -47,7 +47,7 @@ def parse_roles(text: str, where: str) -> Role:
     for name in text.split("+"):
         if name not in NAMES:
             what = suggestion(name, NAMES) or f"; there are {', '.join(NAMES)}"
-            raise UserError(f"{where}: there is no role {name!r}{what}")
+            raise where.error(f"there is no role {name!r}{what}", "role")
         roles |= NAMES[name]
     return roles
 

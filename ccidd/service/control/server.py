@@ -91,7 +91,7 @@ class ControlServer:
             for socket in self.sockets:
                 assert socket.listener is not None
                 serve = partial(self.serve, socket)
-                await nursery.start(trio.serve_listeners, serve, [socket.listener.listener])
+                await nursery.start(trio.serve_listeners, serve, socket.listener.listeners)
             task_status.started()
 
     async def serve(self, socket: ControlSocket, stream: trio.abc.Stream) -> None:

@@ -60,6 +60,7 @@ class Session:
         self._executing = trio.Lock()
         self._sending = trio.Lock()
         self._subscription: events.Subscription | None = None
+        self._is_agent = False
         self._resources = contextlib.ExitStack()
 
     async def run(self) -> None:
@@ -130,9 +131,10 @@ class Session:
             response = Error(ErrorClass.GENERIC_ERROR, description, request.id)
         if begins:
             # What happens from now on is told after the response.
-            self._subscription = self._resources.enter_context(
-                self._context.service.events.subscribe()
-            )
+            service = self._context.service
+            self._subscription = self._resources.enter_context(service.events.subscribe())
+            if self._is_agent:
+                self._resources.enter_context(service.requests.agent())
         await self._send(response)
         if self._subscription is not None and begins:
             nursery.start_soon(self._tell, self._subscription)
@@ -153,6 +155,7 @@ class Session:
         assert isinstance(enable, Sequence)
         if not set(enable) <= set(self._capabilities):
             raise CommandError("this socket does not have such a capability; its greeting has all")
+        self._is_agent = AGENT in enable
         return True
 
     async def _run(self, command: Command, arguments: Mapping[str, object]) -> object:

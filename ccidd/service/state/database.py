@@ -114,20 +114,16 @@ class State:
     ) -> None:
         self.directory: Final = directory
         self.cost: Final = cost
-        self._path = directory / _FILE_NAME
+        self._path: Final = directory / _FILE_NAME
         # Locks and the like, closed with the database.
         self.resources = contextlib.ExitStack()
         # One thread at a time: SQLite would make others wait anyway.
         self._limiter = trio.CapacityLimiter(1)
-        make_directory(directory)
-        # SQLite gives its own files the permissions of the database.
-        os.close(open_file(self._path, os.O_RDWR | os.O_CREAT))
+        self._make_files()
         with contextlib.ExitStack() as failing:
             failing.enter_context(self.resources)
             try:
-                self._database = sqlite3.connect(
-                    self._path, isolation_level=None, check_same_thread=False
-                )
+                self._database = self._connect()
                 self.resources.callback(self._database.close)
                 self._key = self._open_schema(key_file)
             except OSError as error:
@@ -157,6 +153,14 @@ class State:
     def __exit__(self, *_exception: object) -> None:
         self.resources.close()
 
+    def _make_files(self) -> None:
+        make_directory(self.directory)
+        # SQLite gives its own files the permissions of the database.
+        os.close(open_file(self._path, os.O_RDWR | os.O_CREAT))
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+
     def _open_schema(self, key_file: KeyFile | None) -> StateKey:
         for pragma in (
             "journal_mode = DELETE",
@@ -168,12 +172,7 @@ class State:
             self._database.execute(f"PRAGMA {pragma}").fetchall()
         # The lock of this transaction also keeps two processes from making a key each.
         with self.transaction():
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version > schema.VERSION:
-                raise UserError(f"{self._path} was written by a newer ccidd (schema {version})")
-            (fault,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
-            if fault != "ok":
-                raise UserError(f"{self._path} is damaged; restore it from a backup")
+            version = self._checked_version()
             key = self._load_key(key_file, may_make=version < schema.VERSION)
             if version == schema.VERSION:
                 schema.check_key(self._database, key, self._path)
@@ -182,6 +181,16 @@ class State:
             else:
                 schema.create(self._database, key)
         return key
+
+    def _checked_version(self) -> int:
+        """Gives the version of the schema of a database that is sound; 0 for a new one."""
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version > schema.VERSION:
+            raise UserError(f"{self._path} was written by a newer ccidd (schema {version})")
+        (fault,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if fault != "ok":
+            raise UserError(f"{self._path} is damaged; restore it from a backup")
+        return int(version)
 
     def _load_key(self, file: KeyFile | None, *, may_make: bool) -> StateKey:
         if file is None:

@@ -42,9 +42,21 @@ def make_directory(path: Path) -> None:
     Raises:
         UserError: It cannot be made, is a symbolic link, or is another user's or open to others.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    check_directory(path)
+
+
+def check_directory(path: Path) -> None:
+    """Sees to it that a directory is fit for a state.
+
+    Raises:
+        UserError: It is not there, is a symbolic link, or is another user's or open to others.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
         descriptor = os.open(path, flags)
     except OSError as error:
         raise _refusal(path, error) from error

@@ -17,13 +17,15 @@ from ccidd.keys.modules import configured_modules
 from ccidd.keys.nss import database_directory
 from ccidd.keys.nssmodules import registered_modules
 from ccidd.service.cards import open_supply
-from ccidd.service.guards import guard_rules, protector
+from ccidd.service.guards import protector
 from ccidd.service.options import ANY_TOKEN, PCSC, CardOptions
 from ccidd.service.readers import Pinentries
 from ccidd.service.state import State
-from ccidd.service.supply import CardSupply, Protect
+from ccidd.service.supply import CardSupply, Protection
+from ccidd.service.tokenchoice import TokenChoice
 from ccidd.service.tokens import TokenSupply
 from ccidd.service.vscclient.emulation import CardType, Emulation, Hardware, SoftReader
+from ccidd.service.where import Where
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -108,11 +110,10 @@ class Sources:
                 "module": tuple(modules),
                 "slots": (str(_MAX_TOKENS),),
             }
-            options = CardOptions(_CAC, values)
+            options = CardOptions(_CAC, values, Where("use_hw", None))
             accepts = _Acceptance(hardware)
-            keep = guard_rules(options).retry_floor
-            protect = self._protect(options)
-            supply = TokenSupply(options, self._state, protect, keep, accepts)
+            choice = TokenChoice.of(options)
+            supply = TokenSupply(choice, self._state, self._protection(options), accepts)
             yield Source(supply, [partial(_token_name, supply, n) for n in range(_MAX_TOKENS)])
         elif self._emulation.soft:
             log.info("no_hardware", reason=lack)
@@ -152,14 +153,11 @@ class Sources:
         )
 
     def _open(self, where: str, kind: str, values: Mapping[str, tuple[str, ...]]) -> CardSupply:
-        options = CardOptions(kind, values)
-        try:
-            return open_supply(options, self._state, self._protect(options))
-        except UserError as error:
-            # There, the options of ccidd are named.
-            raise UserError(str(error).replace(f"--card={kind}", where)) from error
+        # The names of ccidd's options would say nothing.
+        options = CardOptions(kind, values, Where(where, None))
+        return open_supply(options, self._state, self._protection(options))
 
-    def _protect(self, options: CardOptions) -> Protect:
+    def _protection(self, options: CardOptions) -> Protection:
         return protector(options, self._guest, self._pinentries)
 
 

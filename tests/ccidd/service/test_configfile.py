@@ -12,9 +12,13 @@ WHOLE = """
 state-dir = "/var/lib/ccidd"
 state-key-file = "/etc/ccidd/key"
 log-level = "debug"
+log-format = "json"
 
 [readers.alice]
 socket-path = "/run/ccidd/alice.sock"
+socket-mode = "0660"
+socket-group = "0"
+allow = ["uid:1,gid:2", "uid:3"]
 reader = { level = "short", slots = 4 }
 trace = "/tmp/alice.pcapng"
 
@@ -31,10 +35,16 @@ card = "carol"
 [readers.bob]
 transport = "vscard"
 connect = "localhost:2001"
+tls-creds = "/etc/pki/qemu"
+tls-hostname = "qemu.example.org"
 unsafe-trace-secrets = true
 cards = [{ type = "piv", card = "bob", vendor-extensions = false }]
 
 [readers.carol]
+
+[readers.dave]
+listen = "[::]:2002"
+insecure-tcp = true
 """
 
 
@@ -50,6 +60,9 @@ def test_a_whole_file(tmp_path: Path) -> None:
             ReaderConfiguration(
                 name="alice",
                 socket_path=Path("/run/ccidd/alice.sock"),
+                socket_mode="0660",
+                socket_group="0",
+                allow=("uid:1,gid:2", "uid:3"),
                 options={"level": "short", "slots": "4"},
                 cards=(
                     CardOptions(
@@ -68,14 +81,18 @@ def test_a_whole_file(tmp_path: Path) -> None:
                 name="bob",
                 transport="vscard",
                 connect="localhost:2001",
+                tls_creds=Path("/etc/pki/qemu"),
+                tls_hostname="qemu.example.org",
                 cards=(CardOptions("piv", {"card": ("bob",), "vendor-extensions": ("off",)}),),
                 trace_has_secrets=True,
             ),
             ReaderConfiguration(name="carol", fd=4),
+            ReaderConfiguration(name="dave", listen="[::]:2002", insecure_tcp=True),
         ),
         state_dir=Path("/var/lib/ccidd"),
         state_key_file=Path("/etc/ccidd/key"),
         log_level="debug",
+        log_format="json",
     )
 
 
@@ -94,30 +111,46 @@ AT = 'socket-path = "x"\n'
         ("quux = 1", "no key 'quux' here; known are control, "),
         ("state-dir = ''", ": state-dir: this is to be a string that is not empty"),
         ("log-level = 'debgu'", "log-level: this is to be one of debug, info, warning, error; did"),
-        ("[readers.a]", ": readers.a: one of --socket-path, --fd or --connect is needed"),
+        ("[readers.a]", ": readers.a: one of socket-path, fd, listen or connect is needed"),
         ("[readers.a]\nsocket-pth = 'x'", "readers.a: there is no key 'socket-pth' here; did you"),
-        (f"[readers.a]\n{AT}fd = 3", ": readers.a: --fd is not allowed with --socket-path"),
+        (f"[readers.a]\n{AT}fd = 3", ": readers.a.fd: this is not allowed with socket-path"),
         ("[readers.a]\nfd = true", ": readers.a.fd: this is to be a number"),
-        ("[readers.a]\nconnect = 'host:0'", "--connect=host:0 is neither a path nor HOST:PORT"),
+        (
+            "[readers.a]\nconnect = 'host:0'",
+            ": readers.a.connect: host:0 is neither a path nor HOST:PORT",
+        ),
         (f"[readers.a]\n{AT}transport = 'usb'", "readers.a.transport: this is to be one of usbred"),
-        (f"[readers.a]\n{AT}reader = {{levl = 'x'}}", "a.reader: --reader: there is no option 'le"),
-        (f"[readers.a]\n{AT}reader = {{level = 'x'}}", "readers.a: --reader: level=x is none of"),
+        (
+            f"[readers.a]\n{AT}reader = {{levl = 'x'}}",
+            "readers.a.reader: there is no option 'levl'; did",
+        ),
+        (f"[readers.a]\n{AT}reader = {{level = 'x'}}", "readers.a.reader.level: x is none of"),
         (f"[readers.a]\n{AT}cards = 3", "readers.a.cards: this is to be a list of tables"),
         (f"[readers.a]\n{AT}cards = [3]", "readers.a.cards[0]: this is to be a table"),
         (f"[readers.a]\n{AT}cards = [{{}}]", "cards[0].type: this is to be there: piv, cac, ..."),
         (
             f"[readers.a]\n{AT}cards = [{{type='pvi'}}]",
-            "cards[0]: --card=pvi: there is no such type",
+            "readers.a.cards[0]: there is no such type of card: 'pvi'; did you mean piv?",
         ),
         (
             f"[readers.a]\n{AT}cards = [{{type='piv', crad='x'}}]",
-            ": readers.a.cards[0]: --card=piv: there is no option 'crad'; did you mean card?",
+            ": readers.a.cards[0]: there is no option 'crad'; did you mean card?",
         ),
         (
             f"[readers.a]\n{AT}cards = [{{type='piv', card={{}}}}]",
             "readers.a.cards[0].card: this is to be a string, a number, true or false, or a list",
         ),
-        (f"[readers.a]\n{AT}[readers.b]\n{AT}", "the readers a and b are both at x"),
+        (f"[readers.a]\n{AT}[readers.b]\n{AT}", ": readers.b: the readers a and b are at x"),
+        (f"[readers.a]\n{AT}allow = 'uid:?'", "a.allow: uid:?: there is no such user"),
+        (f"[readers.a]\n{AT}allow = [1]", "a.allow: this is to be a string that is not empty, or"),
+        (f"[readers.a]\n{AT}socket-mode = 432", "readers.a.socket-mode: this is to be a string"),
+        ("[readers.a]\nlisten = 'host:1'", "readers.a: TCP is for TLS: give certificates as QEMU"),
+        ("[readers.a]\nlisten = 'x'", "readers.a.listen: x is not HOST:PORT"),
+        ("[readers.a]\nlisten = 'x:1'\ninsecure-tcp = 'on'", "insecure-tcp: this is to be true or"),
+        (
+            "[readers.a]\nfd = 9999\n[readers.b]\nfd = 9999",
+            "the readers a and b are at 9999",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -131,7 +164,9 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, message
 def test_sockets_of_systemd_must_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="passed the socket 'b', but no reader has it"):
         load(tmp_path, f"[readers.a]\n{AT}", b=3)
-    with pytest.raises(UserError, match=r"readers\.a: systemd passed its socket; leave"):
+    with pytest.raises(
+        UserError, match=r"readers\.a\.socket-path: systemd passed its socket: leave"
+    ):
         load(tmp_path, f"[readers.a]\n{AT}", a=3)
 
 

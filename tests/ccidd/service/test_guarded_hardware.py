@@ -36,7 +36,7 @@ def a_card(memory: VolatileMemory) -> Card:
 
 
 def guarded_as_configured() -> Protect:
-    return protector(parse_card("pcsc,reader=x"), Guest("guest vm"), Pinentries())
+    return protector(parse_card("pcsc,reader=x"), Guest("guest vm"), Pinentries()).protect
 
 
 async def sw(card: Card, command: bytes) -> int:

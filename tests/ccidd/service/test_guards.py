@@ -19,7 +19,7 @@ from ccidd.service.guards import guard_rules, protector
 from ccidd.service.options import parse_card
 from ccidd.service.readers import Pinentries, pin_source
 from ccidd.service.state import State
-from ccidd.service.supply import FixedCard, unprotected
+from ccidd.service.supply import UNPROTECTED, FixedCard
 from crash import CHEAP
 from piv import selected, verify
 from recording_card import RecordingCard
@@ -37,10 +37,10 @@ RULES = [
     ("cac,card=alice,retry-floor=2", Rules(MANAGE, 2, NOTHING)),
     ("piv,card=alice,confirm=sign", Rules(MANAGE, 0, frozenset({Operation.SIGN}))),
     # What others use as well.
-    ("piv,pkcs11=pkcs11:token=a", SHARED),
+    ("piv,pkcs11=pkcs11:token=a?module-path=/m", SHARED),
     ("piv,nss=sql:/db", SHARED),
-    ("piv,key9A=pkcs11:token=a", SHARED),
-    ("cac,pkcs11=pkcs11:token=a,pin-file=b", SHARED),
+    ("piv,key9A=pkcs11:token=a?module-path=/m", SHARED),
+    ("cac,pkcs11=pkcs11:token=a?module-name=m,pin-file=b", SHARED),
     ("piv,nss=sql:/db,policy=manage,retry-floor=0", OPEN),
     (
         "piv,nss=sql:/db,confirm=sign,decrypt,policy=read",
@@ -59,12 +59,12 @@ def test_the_rules_are_those_of_the_options(text: str, rules: Rules) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("piv,card=a,policy=none", "policy=none: 'none' is none of use, manage, change-pin"),
-        ("piv,card=a,retry-floor=15", "retry-floor=15 is not within 0 to 14"),
-        ("piv,card=a,retry-floor=-1", "retry-floor=-1 is not within"),
-        ("piv,card=a,retry-floor=one", "retry-floor=one is not within"),
-        ("piv,card=a,confirm=read", "confirm=read has something else than sign and decrypt"),
-        ("piv,card=a,confirm-with=true", "confirm-with=PROGRAM needs confirm=sign,decrypt"),
+        ("piv,card=a,policy=none", "policy: 'none' is none of use, manage, change-pin"),
+        ("piv,card=a,retry-floor=15", "retry-floor: 15 is not within 0 to 14"),
+        ("piv,card=a,retry-floor=-1", "retry-floor: -1 is not within"),
+        ("piv,card=a,retry-floor=one", "retry-floor: one is not within"),
+        ("piv,card=a,confirm=read", "confirm: read has something else than sign and decrypt"),
+        ("piv,card=a,confirm-with=true", "confirm-with: this needs confirm=sign,decrypt"),
     ],
 )
 def test_wrong_rules_are_named(text: str, message: str) -> None:
@@ -81,7 +81,7 @@ def test_a_lone_word_is_no_confirmation() -> None:
 
 def test_without_rules_there_is_no_guard() -> None:
     options = parse_card("piv,card=a")
-    assert protector(options, Guest(), Pinentries()) is unprotected
+    assert protector(options, Guest(), Pinentries()) is UNPROTECTED
 
 
 def test_a_program_that_is_missing_is_named() -> None:
@@ -92,18 +92,18 @@ def test_a_program_that_is_missing_is_named() -> None:
 
 def test_a_pinentry_that_has_two_uses_is_one() -> None:
     pinentries = Pinentries()
-    protect = protector(
+    protection = protector(
         parse_card("piv,card=a,confirm=sign,confirm-with=pinentry-tty"), Guest(), pinentries
     )
-    guarded = protect(RecordingCard())
+    guarded = protection.protect(RecordingCard())
     assert isinstance(guarded, Guard)
     pins = pin_source({"pin-entry": "pinentry-tty"}, pinentries)
     assert vars(guarded._consent)["_pinentry"] is pins
 
 
 async def test_the_cards_of_one_option_share_what_is_known_of_them() -> None:
-    protect = protector(parse_card("piv,nss=sql:/db"), Guest(), Pinentries())
-    cards = [protect(RecordingCard()) for _ in range(2)]
+    protection = protector(parse_card("piv,nss=sql:/db"), Guest(), Pinentries())
+    cards = [protection.protect(RecordingCard()) for _ in range(2)]
     for card in cards:
         await card.power_on()
     first, second = (vars(vars(card)["_floor"])["_counts"] for card in cards)

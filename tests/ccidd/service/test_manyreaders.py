@@ -112,7 +112,8 @@ def test_a_reader_that_cannot_be_opened_is_named(config: Path, tmp_path: Path) -
         file.write('cards = [{type = "piv", card = "nobody"}]\n')
     result = run_ccidd(f"--config={config}", "--log-level=error")
     assert result.returncode == 1
-    assert result.stderr.startswith("ccidd: the reader bob: there is no card nobody")
+    where = f"{config}: readers.bob.cards[0].card"
+    assert result.stderr.startswith(f"ccidd: {where}: there is no card nobody")
 
 
 def test_a_socket_that_is_in_use_leaves_no_other_behind(config: Path, tmp_path: Path) -> None:

@@ -23,14 +23,14 @@ def test_options_are_split_at_single_commas() -> None:
         ("pvi,keys=a", "--card=pvi: there is no such type of card"),
         ("piv,key=a", "no option 'key'"),
         ("piv,keys=a,pin-file=p,", "no option ''"),
-        ("piv,keys", "needs a value"),
-        ("piv,keys=", "needs a value"),
-        ("piv,keys=a,pin-file=b,pin-file=c", "pin-file is given twice"),
+        ("piv,keys", "keys: this needs a value: keys=..."),
+        ("piv,keys=", "keys: this needs a value: keys=..."),
+        ("piv,keys=a,pin-file=b,pin-file=c", "pin-file: this is given twice"),
         ("piv", "give it keys=FILE.p12|FILE.pem, or card=NAME"),
         ("piv,pin-file=b", "give it keys=FILE.p12|FILE.pem, or card=NAME"),
         ("piv,keys=a", "pin-file=FILE is missing"),
         ("piv,key9A=a", "pin-file=FILE is missing"),
-        ("piv,key9A=a,key9A=b,pin-file=p", "key9A is given twice"),
+        ("piv,key9A=a,key9A=b,pin-file=p", "key9A: this is given twice"),
         ("piv,key9=a", "no option 'key9'"),
         ("piv,key9AA=a", "no option 'key9AA'"),
         ("piv,keyXX=a", "no option 'keyXX'"),
@@ -71,7 +71,7 @@ def test_switches_are_on_or_off() -> None:
     assert parse_card("piv,card=alice").switches == frozenset()
     assert parse_card("piv,card=alice,legacy-rsa=on").switches == {"legacy-rsa"}
     assert parse_card("piv,legacy-rsa=off,card=alice").switches == frozenset()
-    with pytest.raises(UserError, match="legacy-rsa is on or off"):
+    with pytest.raises(UserError, match="legacy-rsa: this is on or off"):
         parse_card("piv,card=alice,legacy-rsa=yes")
     assert "  legacy-rsa=on|off\n      with short keys" in card_help()
 

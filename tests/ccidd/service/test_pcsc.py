@@ -15,7 +15,7 @@ from ccidd.card.passthrough.card import Sharing
 from ccidd.errors import UserError
 from ccidd.service.options import parse_card
 from ccidd.service.pcsc import pcsc_supply
-from ccidd.service.supply import unprotected
+from ccidd.service.supply import UNPROTECTED
 from passthrough import (
     bench,
     following,
@@ -199,9 +199,9 @@ async def test_a_name_is_first_of_all_a_name(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("pcsc", "reader=NAME is missing"),
-        ("pcsc,reader=X,exclusive=yes", "exclusive is on or off"),
-        ("pcsc,reader=X,idle-release=0", "idle-release is a number of seconds, 1 to 86400"),
-        ("pcsc,reader=X,max-hold=1.5", "max-hold is a number of seconds, 1 to 86400"),
+        ("pcsc,reader=X,exclusive=yes", "exclusive: this is on or off"),
+        ("pcsc,reader=X,idle-release=0", "idle-release: this is a number of seconds, 1 to 86400"),
+        ("pcsc,reader=X,max-hold=1.5", "max-hold: this is a number of seconds, 1 to 86400"),
         ("pcsc,reader=X,pin-file=Y", "there is no option 'pin-file'"),
     ],
 )
@@ -212,10 +212,10 @@ def test_bad_options_are_told(text: str, reason: str) -> None:
 
 def test_options_are_what_the_supply_goes_by() -> None:
     options = parse_card("pcsc,reader=A,,B*,exclusive=on,idle-release=3,max-hold=7")
-    supply = pcsc_supply(options, unprotected)
+    supply = pcsc_supply(options, UNPROTECTED)
     assert supply._pattern == "A,B*"
     assert supply._sharing == Sharing(exclusive=True, idle_release=3, max_hold=7)
-    assert pcsc_supply(parse_card("pcsc,reader=A"), unprotected)._sharing == Sharing()
+    assert pcsc_supply(parse_card("pcsc,reader=A"), UNPROTECTED)._sharing == Sharing()
 
 
 def test_without_pyscard_it_says_what_to_install(tmp_path: Path) -> None:
@@ -223,4 +223,6 @@ def test_without_pyscard_it_says_what_to_install(tmp_path: Path) -> None:
     options = ("--card=pcsc,reader=X", f"--socket-path={tmp_path / 's'}", f"--state-dir={tmp_path}")
     result = run_ccidd(*options, PYTHONPATH=str(tmp_path))
     assert result.returncode == 1
-    assert result.stderr.endswith("ccidd: --card=pcsc needs pyscard: pip install ccidd[pcsc]\n")
+    assert result.stderr.endswith(
+        "ccidd: --card=pcsc: this needs pyscard: pip install ccidd[pcsc]\n"
+    )

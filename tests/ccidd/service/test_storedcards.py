@@ -159,7 +159,7 @@ def test_a_cac_needs_a_key(state: State, create: Callable[..., None]) -> None:
 
 def test_a_card_is_of_one_kind(state: State, create: Callable[..., None]) -> None:
     create("--type=cac", "--key=9A=P-256")
-    with pytest.raises(UserError, match="the card alice is cac; use --card=cac,"):
+    with pytest.raises(UserError, match="the card alice is cac, not piv"):
         open_card(parse_card("piv,card=alice"), state)
 
 

@@ -57,8 +57,8 @@ def opened_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Token]:
     """The PKCS#11 tokens that a test opens for its cards."""
     opened: list[Token] = []
 
-    def open_and_tell(uri: str) -> Token:
-        opened.append(open_token(uri))
+    def open_and_tell(uri: str, *, timeout: float, log_in: bool) -> Token:
+        opened.append(open_token(uri, timeout=timeout, log_in=log_in))
         return opened[-1]
 
     monkeypatch.setattr("ccidd.service.keysources.open_token", open_and_tell)

@@ -552,7 +552,7 @@ def test_a_keypad_and_a_pin_from_a_file_exclude_each_other(
     pin_file.write_bytes(PIN)
     with pytest.raises(UserError, match="keypad of its own; leave out pin-source"):
         open_supply(parse_card(f"piv,pkcs11={uri}&pin-source={pin_file}"), state)
-    with pytest.raises(UserError, match="keypad of its own: leave out pin-file"):
+    with pytest.raises(UserError, match="keypad of its own: leave this out"):
         open_supply(parse_card(f"piv,pkcs11={uri},pin-file={pin_file}"), state)
 
 
@@ -676,7 +676,10 @@ async def test_a_token_whose_module_hangs_holds_up_no_other(
         ("token=pkcs11:type=data", "needs a private key"),
         ("token=pkcs11:pin-value=1", "must not contain a PIN"),
         ("token=any,module=/nowhere/module.so", "no PKCS#11 module /nowhere/module.so"),
-        (f"token=pkcs11:?module-path={SOFTHSM},module={SOFTHSM}", "leave out module"),
+        (
+            f"token=pkcs11:?module-path={SOFTHSM},module={SOFTHSM}",
+            "names a module already: leave this out",
+        ),
         (f"token=any,module={SOFTHSM},key9A=file", "begins with pkcs11:"),
         (f"token=any,module={SOFTHSM},key9A=pkcs11:token=a", "pkcs11:id=%01"),
         (f"token=any,module={SOFTHSM},key9A=pkcs11:", "pkcs11:id=%01"),
@@ -685,9 +688,9 @@ async def test_a_token_whose_module_hangs_holds_up_no_other(
         ("token=any,card=c", "leave out card or token"),
         ("token=any,slots=17", "none of 1 to 16"),
         ("token=any,slots=0", "none of 1 to 16"),
-        ("token=pkcs11:,slots=2", "slots goes with token=any"),
-        ("card=c,slots=2", "slots goes with token="),
-        ("keys=f,pin-file=f,module=m", "module goes with token="),
+        ("token=pkcs11:,slots=2", "slots: this goes with token=any"),
+        ("card=c,slots=2", "slots: this goes with token"),
+        ("keys=f,pin-file=f,module=m", "module: this goes with token"),
     ],
 )
 def test_options_that_cannot_be_used_are_one_line(state: State, options: str, message: str) -> None:

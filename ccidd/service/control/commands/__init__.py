@@ -3,10 +3,17 @@
 
 from typing import Final
 
-from ccidd.service.control.commands import basics, cards, events, pins, readers
+from ccidd.service.control.commands import basics, cards, events, pins, readers, requests
 from ccidd.service.control.registry import Registry
 
 REGISTRY: Final = Registry(
-    (*basics.COMMANDS, *readers.COMMANDS, *cards.COMMANDS, *pins.COMMANDS), events.EVENTS
+    (
+        *basics.COMMANDS,
+        *readers.COMMANDS,
+        *cards.COMMANDS,
+        *pins.COMMANDS,
+        *requests.COMMANDS,
+    ),
+    events.EVENTS,
 )
 """All commands and events."""

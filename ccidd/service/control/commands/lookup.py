@@ -10,6 +10,7 @@ from ccidd.service.control.context import Context
 from ccidd.service.control.errors import CommandError, not_found
 from ccidd.service.options import CardOptions, parse_card
 from ccidd.service.served import ServedReader
+from ccidd.service.where import COMMAND_LINE
 
 
 def find_reader(context: Context, name: str | None) -> ServedReader:
@@ -52,7 +53,11 @@ def read_card_argument(card: str | Mapping[str, JSON]) -> CardOptions:
     Raises:
         UserError: It is wrong.
     """
-    return parse_card(card) if isinstance(card, str) else read_card(Table("card", card))
+    return (
+        parse_card(card)
+        if isinstance(card, str)
+        else read_card(Table(COMMAND_LINE.within("card"), card))
+    )
 
 
 def card_text(card: CardOptions) -> str:

@@ -18,6 +18,7 @@ from ccidd.service.control.registry import command
 from ccidd.service.control.roles import Role
 from ccidd.service.served import ServedReader
 from ccidd.service.service import Changes
+from ccidd.service.where import Where
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -140,7 +141,7 @@ async def reader_add(
         raise CommandError(
             "the name of a reader is up to 64 letters, digits, dots, hyphens and underscores"
         )
-    table = Table(f"the reader {reader}", configuration, READER_KEYS)
+    table = Table(Where(f"the reader {reader}", ": "), configuration, READER_KEYS)
     if "fd" in table:
         raise CommandError("a reader with an inherited socket (fd) is there from the start")
     return _info(await context.service.add(read_reader(reader, table, {})))

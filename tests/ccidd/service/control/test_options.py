@@ -55,13 +55,13 @@ def test_a_file_has_strings_and_tables(tmp_path: Path) -> None:
     [
         ("", "--control=: the path of the socket comes first"),
         ("role=agent", "--control=role=agent: the path of the socket comes first"),
-        ("/a,role=obsrve", "--control=/a: there is no role 'obsrve'; did you mean observe?"),
+        ("/a,role=obsrve", "--control=/a: role: there is no role 'obsrve'; did you mean observe?"),
         (
             "/a,role=root",
-            "--control=/a: there is no role 'root'; there are observe, operate, agent",
+            "--control=/a: role: there is no role 'root'; there are observe, operate, agent",
         ),
-        ("/a,role=agent,role=agent", "--control=/a: the option role is given twice"),
-        ("/a,role", "--control=/a: the option role needs a value: role=..."),
+        ("/a,role=agent,role=agent", "--control=/a: role: this is given twice"),
+        ("/a,role", "--control=/a: role: this needs a value: role=..."),
         ("/a,roel=agent", "--control=/a: there is no option 'roel'; did you mean role?"),
         ("/a,x=1", "--control=/a: there is no option 'x'; --control=help lists them"),
     ],
@@ -83,9 +83,9 @@ def test_a_wrong_option_ends_the_program_at_once() -> None:
     [
         ('control = "/a"', ": control: this is to be a list of strings or tables"),
         ("control = [3]", ": control[0]: this is to be a string that is not empty, or a table"),
-        ('control = ["/a", "/b,x=1"]', ": --control=/b: there is no option 'x'"),
+        ('control = ["/a", "/b,x=1"]', ": control[1]: there is no option 'x'"),
         ("control = [{}]", ": control[0].path: this is to be there"),
-        ('control = [{path = "/a", role = "x"}]', ": control[0]: --control=/a: there is no role"),
+        ('control = [{path = "/a", role = "x"}]', ": control[0].role: there is no role"),
         ('control = [{path = "/a", role = {}}]', ": control[0].role: this is to be a string"),
     ],
 )
