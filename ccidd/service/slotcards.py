@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cards in the slots of a reader, which can be changed while the reader is served."""
 
+import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -54,6 +55,8 @@ class SlotCards:
         self._occupations: list[_Occupation] = []
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
+        # What the log is told of the reader, whoever has a card put in.
+        self._context = contextvars.copy_context()
         self._is_over = False
 
     @property
@@ -135,6 +138,7 @@ class SlotCards:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._context = contextvars.copy_context()
                 for occupation in self._occupations:
                     nursery.start_soon(self._keep, occupation)
                 await trio.sleep_forever()
@@ -172,7 +176,7 @@ class SlotCards:
         occupation.filling.prepare()
         self._occupations.append(occupation)
         if self._nursery is not None:
-            self._nursery.start_soon(self._keep, occupation)
+            self._context.run(self._nursery.start_soon, self._keep, occupation)
 
     async def _keep(self, occupation: _Occupation) -> None:
         """Follows a card until it is to go."""

@@ -6,13 +6,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from ccid_protocol import vscard
 from ccid_protocol.qmp import JSON, Error, Event, Return
+from ccidd.service.options import parse_card
 from ccidd.service.service import Service
 from ccidd.service.state import State
+from ccidd.service.supply import FixedCard
 from control_client import Clients, CommandFailedError, ControlClient, controlled
 from kept_cards import PIN, PUK, keep_card, reader, service_of
 from qemu_peer import QemuPeer
@@ -228,6 +232,27 @@ async def test_readers_are_added_and_removed(
         await client.execute("reader-remove", reader="a")
         assert await client.execute("query-readers") == []
         await client.execute("reader-add", reader="b", configuration=table)
+
+
+async def test_the_log_tells_of_a_card_with_its_reader_and_not_with_who_put_it_in(
+    state: State, guids: dict[str, str], tmp_path: Path
+) -> None:
+    service = service_of(state, reader(tmp_path, "a", "piv,card=one", slots=2))
+    seen = []
+
+    async def run_and_note(self: FixedCard, slots: object) -> None:
+        seen.append(structlog.contextvars.get_contextvars())
+        await trio.sleep_forever()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FixedCard, "run", run_and_note)
+        async with running(service, state) as (_, client):
+            with structlog.contextvars.bound_contextvars(client="somebody"):
+                await client.execute("card-insert", slot=1, card="piv,card=two")
+                await service.readers["a"].remove_card(1)
+                await service.readers["a"].insert_card(1, parse_card("piv,card=two"))
+            await trio.testing.wait_all_tasks_blocked()
+    assert seen == [{"reader": "a"}] * 3
 
 
 # PINs.
