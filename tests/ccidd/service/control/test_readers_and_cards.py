@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from ccid_protocol import vscard
 from ccid_protocol.qmp import JSON, Error, Event, Return
+from ccidd.service.configuration import Configuration
 from ccidd.service.options import parse_card
 from ccidd.service.service import Service
 from ccidd.service.state import State
@@ -374,3 +375,26 @@ async def test_nothing_is_changed_while_ccidd_ends(
         assert isinstance(done, Return)
         assert isinstance(refused, Error)
         assert refused.description == "ccidd is about to end"
+
+
+async def test_a_reload_leaves_readers_alone_that_the_file_does_not_know(
+    state: State, guids: dict[str, str], tmp_path: Path
+) -> None:
+    first, second = reader(tmp_path, "a", "piv,card=one"), reader(tmp_path, "b", "piv,card=two")
+    file = [first]
+    service = service_of(state, load=lambda: Configuration(tuple(file)))
+    service.open(Configuration((first,)))
+    table: JSON = {"transport": "vscard", "socket-path": f"{tmp_path}/c.sock"}
+    keep_card(state, "c")
+    nothing: dict[str, JSON] = {"added": [], "removed": [], "changed": []}
+    async with running(service, state) as (_, client):
+        await client.execute("reader-add", reader="c", configuration=table)
+        assert await client.execute("reload") == nothing
+        file = [first, second]
+        assert await client.execute("reload") == nothing | {"added": ["b"]}
+        file = [second]
+        assert await client.execute("reload") == nothing | {"removed": ["a"]}
+        assert await client.event("RELOADED") == nothing
+        await client.execute("reader-remove", reader="b")
+        assert await client.execute("reload") == nothing | {"added": ["b"]}
+        assert [each["name"] for each in await client.query("query-readers")] == ["c", "b"]
