@@ -273,9 +273,15 @@ def _run(arguments: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _check(arguments: Sequence[str]) -> None:
+def check_parser() -> OneLineParser:
+    """Makes the parser of `ccidd check`."""
     parser = _parser("ccidd check", command.DESCRIPTION, "")
     command.add_options(parser)
+    return parser
+
+
+def _check(arguments: Sequence[str]) -> None:
+    parser = check_parser()
     options = parser.parse_args(arguments)
     configuration = None
     try:
