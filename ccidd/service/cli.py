@@ -23,7 +23,13 @@ from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.check import command
 from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
-from ccidd.service.control.options import control_help, parse_control, take_control_fds
+from ccidd.service.control.options import (
+    ControlOptions,
+    control_help,
+    parse_control,
+    take_control_fds,
+)
+from ccidd.service.control.roles import Role
 from ccidd.service.control.server import ControlServer
 from ccidd.service.daemon import serve
 from ccidd.service.events import Events
@@ -38,7 +44,7 @@ from ccidd.service.parser import (
     path,
     told_in_one_line,
 )
-from ccidd.service.requests import Requests
+from ccidd.service.requests import AGENT, Requests
 from ccidd.service.service import Service
 from ccidd.transport.endpoint import take_systemd_fds
 
@@ -245,6 +251,8 @@ def _run(arguments: Sequence[str]) -> None:
             configuration = load()
         else:
             configuration = Configuration((_reader(options, [fd for _name, fd in systemd_fds]),))
+        control += configuration.control
+        _check_agents(configuration, control)
     except UserError as error:
         parser.error(str(error))
     configure_log(
@@ -267,10 +275,27 @@ def _run(arguments: Sequence[str]) -> None:
             failing.callback(service.close)
             service.open(configuration)
             failing.pop_all()
-        sockets = ControlServer([*control, *configuration.control], service, state)
+        sockets = ControlServer(control, service, state)
         served = trio.run(serve, service, sockets)
     if not served:
         sys.exit(1)
+
+
+def _check_agents(configuration: Configuration, sockets: Sequence[ControlOptions]) -> None:
+    """Sees to it that there is a control socket where agents are asked.
+
+    Raises:
+        UserError: There is none.
+    """
+    if any(Role.AGENT in socket.roles for socket in sockets):
+        return
+    for reader in configuration.readers:
+        asking = [("pin-entry", reader.options.get("pin-entry"), reader.where.within("reader"))]
+        asking += [("confirm-with", card.one("confirm-with"), card.where) for card in reader.cards]
+        for option, value, where in asking:
+            if value == AGENT:
+                needed = reader.where.name("control")
+                raise where.error(f"agent needs a control socket for agents ({needed})", option)
 
 
 def check_parser() -> OneLineParser:

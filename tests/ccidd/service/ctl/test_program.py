@@ -278,6 +278,27 @@ async def test_watch_waits_for_the_next_ccidd(small: Path) -> None:
     await process.stdout.aclose()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--reader=pin-entry=agent"], "--reader: pin-entry: agent needs a control socket"),
+        (
+            ["--card=piv,card=default,confirm=sign,confirm-with=agent"],
+            "--card=piv: confirm-with: agent needs a control socket for agents (--control)",
+        ),
+        (
+            ["--reader=pin-entry=agent", "--control=c,role=operate"],
+            "--reader: pin-entry: agent needs a control socket",
+        ),
+    ],
+)
+def test_agents_need_a_socket_for_them(arguments: list[str], message: str, small: Path) -> None:
+    socket, state = f"--socket-path={small / 'card.sock'}", f"--state-dir={small / 'state'}"
+    result = run_ccidd(socket, state, *arguments)
+    assert result.returncode == EXIT_USAGE
+    assert message in result.stderr
+
+
 def test_the_state_is_as_ever(place: Path) -> None:
     result = run_ccidd("card", "list", f"--state-dir={place / 'state'}")
     assert "alice" in result.stdout
