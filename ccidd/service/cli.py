@@ -227,7 +227,7 @@ def _reader(options: argparse.Namespace, systemd_fds: Sequence[int]) -> ReaderCo
         socket_path=options.socket_path,
         fd=systemd_fds[0] if systemd_fds else options.fd,
         connect=options.connect,
-        options=parse_reader(options.reader) if options.reader else {},
+        options={} if options.reader is None else parse_reader(options.reader),
         cards=tuple(parse_card(text) for text in options.card),
         trace=options.trace,
         trace_has_secrets=options.unsafe_trace_secrets,

@@ -163,11 +163,11 @@ def open_trace(
     try:
         fd = os.open(path, flags, 0o600)
     except OSError as error:
-        raise UserError(f"--trace: cannot write {path}: {error.strerror}") from error
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         os.close(fd)
-        raise UserError(f"--trace: {path} is no file of your own; name another")
+        raise UserError(f"{path} is no file of your own; name another")
     os.fchmod(fd, 0o600)
     os.ftruncate(fd, 0)
     if with_secrets:
