@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import trio
 from ccidd.errors import UserError
 from ccidd.service.check.finding import Finding, Severity, refusal
 from ccidd.service.check.plan import Subject, checks_of
-from ccidd.service.check.running import run_checks
+from ccidd.service.check.running import TIMEOUT, run_checks
 from ccidd.service.check.state import StatePlace
 from ccidd.service.configfile import survey_configuration
 from ccidd.service.configuration import Configuration
@@ -82,7 +83,7 @@ def _findings(
     if configuration is None:
         assert file is not None
         try:
-            configuration, refusals = survey_configuration(file)
+            configuration, refusals = trio.run(_survey, file)
         except UserError as error:
             return [refusal(error)]
         problems = [refusal(each) for each in refusals]
@@ -91,3 +92,10 @@ def _findings(
     subject = Subject(configuration, StatePlace(directory, key_file), file, options.qemu)
     found = trio.run(partial(run_checks, list(checks_of(subject))))
     return [*problems, *found]
+
+
+async def _survey(file: Path) -> tuple[Configuration, Sequence[UserError]]:
+    """Reads the file, which may be on a server that is gone."""
+    with trio.move_on_after(TIMEOUT):
+        return await trio.to_thread.run_sync(survey_configuration, file, abandon_on_cancel=True)
+    raise UserError(f"cannot read {file}: no answer within {TIMEOUT:g} s")

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import argparse
 import json
+import os
 from pathlib import Path
 
 import pytest
+import structlog
 
+from ccidd.service.check import command
 from programs import run_ccidd
 
 CONFIGURATION = """
@@ -145,3 +149,19 @@ def test_wrong_options_are_one_line_and_status_2(arguments: list[str], message: 
     assert result.stderr.startswith("ccidd check: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_file_that_does_not_come(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fifo = files / "fifo"
+    os.mkfifo(fifo)
+    monkeypatch.setattr(command, "TIMEOUT", 0.1)
+    options = argparse.Namespace(json=False)
+    with pytest.raises(SystemExit) as ended:
+        command.run(options, None, fifo)
+    assert ended.value.code == 1
+    assert f"error    cannot read {fifo}: no answer within 0.1 s\n" in capsys.readouterr().out
+    # The thread that waits for it ends.
+    os.close(os.open(fifo, os.O_WRONLY))
+    structlog.reset_defaults()
