@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import secret_plugin
 from harness.errors import tail
 from harness.image import Image, guest_image
 from harness.qemu import Qemu, named_qemu
@@ -31,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="system",
         help="the QEMUs, with commas between: system, or the Debian release to take one from",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The tests without guests have it too.
+    if not config.pluginmanager.is_registered(secret_plugin):
+        config.pluginmanager.register(secret_plugin)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 SPDX = "# SPDX-License-Identifier: Apache-2.0"
 
 
-PLACES = ("ccidd", "protocol", "tests", "qemu-integration", ".ci", "dev")
+PLACES = ("ccidd", "protocol", "tests", "qemu-integration", "packaging", ".ci", "dev")
 
 
 def programs() -> list[Path]:
@@ -22,14 +22,6 @@ def programs() -> list[Path]:
 @pytest.mark.parametrize("path", programs(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_program_names_its_licence_at_its_top(path: Path) -> None:
     assert SPDX in path.read_text(encoding="utf-8").splitlines()[:4]
-
-
-def test_the_links_of_the_documentation_lead_somewhere() -> None:
-    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
-    assert documents
-    for document in documents:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
 def test_the_architecture_names_files_that_are_there() -> None:

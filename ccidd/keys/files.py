@@ -4,12 +4,15 @@
 A key file that others than its owner may read or change gives a warning, and is used all the same:
 to refuse it would not make it any more secret. Its group may read it, as Debian's group ssl-cert
 does.
+
+A file may be one of the credentials that systemd passes to a service (systemd.exec(5),
+"Credentials"), and is named credential:NAME then.
 """
 
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +31,9 @@ from ccidd.keys.certificates import is_issuer, warn_unless_valid
 from ccidd.keys.key import Credential, PrivateKey
 from ccidd.keys.local import local_key
 
+CREDENTIAL: Final = "credential:"
+"""What the name of a credential begins with, where the path of a file could be."""
+
 _MAX_FILE_SIZE: Final = 1 << 20
 """Bytes; a larger file is not a key file, and is not worth reading."""
 
@@ -43,8 +49,31 @@ _SSH_LABEL: Final = "OPENSSH PRIVATE KEY"
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+def located(path: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Gives the file that is meant: of credential:NAME, the one that systemd passed.
+
+    Args:
+        path: the file, or credential:NAME.
+        environ: where systemd says where the credentials are.
+
+    Raises:
+        UserError: There is no such credential.
+    """
+    text = os.fspath(path)
+    if not text.startswith(CREDENTIAL):
+        return path
+    name = text.removeprefix(CREDENTIAL)
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if directory is None:
+        raise UserError(f"{text} is for a service of systemd's with LoadCredential={name}")
+    file = Path(directory, name)
+    if "/" in name or not file.is_file():
+        raise UserError(f"systemd passed no credential {name!r}; LoadCredential= of the unit does")
+    return file
+
+
 def read_file(path: Path) -> bytes:
-    """Reads a small file that an option names.
+    """Reads a small file, or a credential, that an option names.
 
     Raises:
         UserError: It cannot be read, or is larger than 1 MiB.
@@ -53,7 +82,19 @@ def read_file(path: Path) -> bytes:
     return content
 
 
+def read_key_file(path: Path) -> bytes:
+    """Reads a file with private keys; it gives a warning if it is open to others.
+
+    Raises:
+        UserError: It cannot be read, or is larger than 1 MiB.
+    """
+    content, mode = _read_with_mode(path)
+    _warn_if_open_to_others(path, mode)
+    return content
+
+
 def _read_with_mode(path: Path) -> tuple[bytes, int]:
+    path = located(path)
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -109,8 +150,7 @@ def load_credentials(path: Path, password: bytes | None) -> list[Credential]:
         UserError: The file cannot be read or decrypted, holds no key, a key without a certificate
             or a key of an unsupported kind.
     """
-    content, mode = _read_with_mode(path)
-    _warn_if_open_to_others(path, mode)
+    content = read_key_file(path)
     try:
         if b"-----BEGIN " in content:
             credentials = parse_pem(content, password)

@@ -11,7 +11,7 @@ from typing import Final
 
 from ccidd.errors import UserError
 from ccidd.keys.cryptoki import LibraryInfo, TokenInfo
-from ccidd.keys.files import read_secret
+from ccidd.keys.files import CREDENTIAL, read_secret
 from ccidd.keys.inventory import Wanted, find_credentials
 from ccidd.keys.key import KeyUnavailableError
 from ccidd.keys.modules import module_of
@@ -144,7 +144,9 @@ def _check(token: Token, pin: bytes | None) -> None:
 
 
 def _pin(pin_source: str) -> bytes:
-    """Reads the PIN from a file (RFC 7512, 2.4: a path, or a URI for one)."""
+    """Reads the PIN from a file (RFC 7512, 2.4: a path, or a URI for one), or a credential."""
+    if pin_source.startswith(CREDENTIAL):
+        return read_secret(Path(pin_source))
     path = pin_source.removeprefix("file:").removeprefix("//")
     if not path.startswith("/"):
         raise UserError("a PKCS#11 URI whose pin-source is no absolute path of a file")

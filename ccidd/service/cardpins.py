@@ -25,13 +25,13 @@ def change_pin(state: State, options: argparse.Namespace) -> None:
         UserError: The old one is wrong, or the new one cannot be used.
     """
     record = state.card(options.name)
-    reference, name = _chosen(state, record, options.which)
+    reference, name = chosen_pin(state, record, options.which)
     pin = StoredPin(state, record.guid, reference)
     old = secret(options, "pin", f"{name} of {options.name}")
     # Whether the new one can be used is told before a try is spent.
     new = secret(options, "new-pin", f"New {name}", is_new=True)
-    on_wire = _on_wire(new, name)
-    _check(pin, _on_wire(old, name), name, options.which)
+    on_wire = secret_on_wire(new, name)
+    trio.run(try_pin, pin, secret_on_wire(old, name), name, options.which)
     trio.run(pin.change, on_wire)
     _report(state, options, record, reference, name)
 
@@ -43,15 +43,17 @@ def unblock(state: State, options: argparse.Namespace) -> None:
         UserError: There is no such PIN, or the PUK is wrong.
     """
     record = state.card(options.name)
-    reference, name = _chosen(state, record, options.which, changes=options.with_puk)
+    reference, name = chosen_pin(state, record, options.which, changes=options.with_puk)
     if not options.with_puk:
         state.restore_tries(record.guid, reference)
     elif options.which != "pin":
         raise UserError(f"the PUK does not unblock the {name}; leave out --with-puk")
     else:
         puk = secret(options, "puk", f"PUK of {options.name}")
-        new = _on_wire(secret(options, "new-pin", "New PIN", is_new=True), name)
-        _check(StoredPin(state, record.guid, PUK), _on_wire(puk, "PUK"), "PUK", "puk")
+        new = secret_on_wire(secret(options, "new-pin", "New PIN", is_new=True), name)
+        trio.run(
+            try_pin, StoredPin(state, record.guid, PUK), secret_on_wire(puk, "PUK"), "PUK", "puk"
+        )
         trio.run(StoredPin(state, record.guid, reference).change, new)
     _report(state, options, record, reference, name)
 
@@ -63,19 +65,33 @@ def reset_pin(state: State, options: argparse.Namespace) -> None:
         UserError: The new PIN cannot be used.
     """
     record = state.card(options.name)
-    reference, name = _chosen(state, record, options.which)
+    reference, name = chosen_pin(state, record, options.which)
     new = given_secret(options, "new-pin")
     shown = None
     if new is None:
         shown = random_puk() if reference == PUK else random_pin()
-    on_wire = _on_wire(shown.encode() if shown else new or b"", name)
+    on_wire = secret_on_wire(shown.encode() if shown else new or b"", name)
     trio.run(StoredPin(state, record.guid, reference).change, on_wire)
     _report(state, options, record, reference, name, shown)
 
 
-def _chosen(
+def chosen_pin(
     state: State, record: CardRecord, which: str, *, changes: bool = True
 ) -> tuple[int, str]:
+    """Tells which PIN is meant.
+
+    Args:
+        state: the database.
+        record: the card.
+        which: `pin`, `puk` or `global`.
+        changes: whether it is to be changed, and not its tries alone.
+
+    Returns:
+        Its key reference, and what to call it.
+
+    Raises:
+        UserError: The card has no such PIN, or it is kept elsewhere.
+    """
     kind = CARD_TYPES[record.type]
     match which:
         case "puk":
@@ -96,14 +112,34 @@ def _field(name: str) -> str:
     return name.lower().replace(" ", "_")
 
 
-def _on_wire(value: bytes, name: str) -> bytes:
+def secret_on_wire(value: bytes, name: str) -> bytes:
+    """Gives a PIN or a PUK as cards are sent it.
+
+    Args:
+        value: as people write it.
+        name: what it is called: `PUK`, or something else for a PIN.
+
+    Raises:
+        UserError: It is none.
+    """
     return puk_on_wire(value, "the PUK") if name == "PUK" else pin_on_wire(value, "the PIN")
 
 
-def _check(pin: StoredPin, value: bytes, name: str, which: str) -> None:
-    if trio.run(pin.compare, value):
+async def try_pin(pin: StoredPin, value: bytes, name: str, which: str) -> None:
+    """Compares a PIN, for which a try is spent.
+
+    Args:
+        pin: the PIN.
+        value: what it is said to be, as it is on the wire.
+        name: what it is called.
+        which: what the option `--which` calls it.
+
+    Raises:
+        UserError: It is not that, or is blocked.
+    """
+    if await pin.compare(value):
         return
-    left = trio.run(pin.tries_left)
+    left = await pin.tries_left()
     if left:
         raise UserError(f"this is not the {name}; {left} tries are left")
     raise UserError(f"the {name} is blocked; `ccidd card unblock --which={which}` frees it")

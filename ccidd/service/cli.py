@@ -20,11 +20,13 @@ import trio
 from ccidd import __version__
 from ccidd.errors import UserError
 from ccidd.service.cardtypes import CARD_TYPES
-from ccidd.service.check import command
 from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
+from ccidd.service.control.options import control_help, parse_control, take_control_fds
+from ccidd.service.control.server import ControlServer
 from ccidd.service.daemon import serve
-from ccidd.service.log import LEVELS, configure_log
+from ccidd.service.events import Events
+from ccidd.service.log import AUTO, FORMATS, LEVELS, configure_log
 from ccidd.service.opening import ReaderOpener
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
@@ -35,17 +37,31 @@ from ccidd.service.parser import (
     path,
     told_in_one_line,
 )
+from ccidd.service.requests import Requests
 from ccidd.service.service import Service
 from ccidd.transport.endpoint import take_systemd_fds
 
 # What says where a reader is, and what it is like; a configuration file says it itself.
-_SOCKETS: Final = ("socket_path", "fd", "connect")
-_READERS: Final = ("transport", "reader", "card", "trace", "unsafe_trace_secrets")
+_SOCKETS: Final = ("socket_path", "fd", "listen", "connect")
+_READERS: Final = (
+    "tls_creds",
+    "tls_hostname",
+    "insecure_tcp",
+    "socket_mode",
+    "socket_group",
+    "allow",
+    "transport",
+    "reader",
+    "card",
+    "trace",
+    "unsafe_trace_secrets",
+)
 
 _DESCRIPTION: Final = "A virtual smart-card reader, with its cards, for QEMU's socket chardev."
 
 _EPILOG: Final = """\
-One of --socket-path, --fd, --connect, --config, or a socket from systemd is needed. With QEMU:
+One of --socket-path, --fd, --listen, --connect, --config, or a socket from systemd is needed. With
+QEMU:
 
   ccidd --socket-path=/run/user/1000/card.sock
   qemu-system-x86_64 ... -chardev socket,id=card,path=/run/user/1000/card.sock \\
@@ -102,9 +118,50 @@ def _parser(
         "--fd", metavar="N", type=int, help="serve an inherited socket, listening or connected"
     )
     sockets.add_argument(
+        "--listen", metavar="HOST:PORT", help="listen on a TCP port, with --tls-creds"
+    )
+    sockets.add_argument(
         "--connect",
         metavar="PATH|HOST:PORT",
         help="connect to a QEMU that listens (server=on), and again whenever the connection ends",
+    )
+    parser.add_argument(
+        "--tls-creds",
+        metavar="DIR",
+        type=path,
+        help="TCP is for TLS 1.3 with certificates on both sides: the directory with ours, and with"
+        " the authorities of our peers, as QEMU's tls-creds-x509 has them",
+    )
+    parser.add_argument(
+        "--tls-hostname",
+        metavar="NAME",
+        help="whose certificate the QEMU must have that we connect to (default: the HOST's)",
+    )
+    parser.add_argument(
+        "--insecure-tcp",
+        metavar="on|off",
+        choices=("on", "off"),
+        help="TCP without TLS: whoever reaches the connection can use the cards, read along and"
+        " change what is said",
+    )
+    parser.add_argument(
+        "--socket-mode",
+        metavar="MODE",
+        help="the mode of the socket at --socket-path, in octal (default: 0600)",
+    )
+    parser.add_argument(
+        "--socket-group",
+        metavar="GROUP",
+        help="the group that it belongs to, with --socket-mode=0660 for example",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="uid:USER|gid:GROUP|cert:SUBJECT",
+        action="append",
+        default=[],
+        help="who may be at the other end: of a Unix socket, by name or number (default: whoever"
+        " can connect); of TLS, by a certificate's subject or SHA-256 fingerprint (default: whoever"
+        " has a valid certificate); may be repeated",
     )
     parser.add_argument(
         "--transport",
@@ -134,6 +191,14 @@ def _parser(
     )
     add_state_options(parser)
     parser.add_argument(
+        "--control",
+        metavar="PATH,OPTION=VALUE,...",
+        action="append",
+        default=[],
+        help="a socket through which ccidd is seen and told what to do while it runs, in the form"
+        " of QEMU's QMP; may be repeated; --control=help explains",
+    )
+    parser.add_argument(
         "--trace",
         metavar="FILE.pcapng",
         type=path,
@@ -144,7 +209,19 @@ def _parser(
         action="store_true",
         help="write PINs and keys into the trace as well",
     )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="PATH",
+        type=path,
+        help="write counters and latencies into a file, as OpenMetrics text, every 15 seconds",
+    )
     parser.add_argument("--log-level", choices=LEVELS, help="what to log (default: info)")
+    parser.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        help="how to log: for people (console), as key=value (logfmt), as json, or with levels for"
+        " systemd's journal; default: what suits standard error (auto)",
+    )
     return parser
 
 
@@ -154,9 +231,13 @@ def _run(arguments: Sequence[str]) -> None:
     if "help" in options.card or options.reader == "help":
         print(card_help() if "help" in options.card else reader_help())  # noqa: T201 (asked for)
         return
-    systemd_fds = take_systemd_fds(os.environ)
+    if "help" in options.control:
+        print(control_help())  # noqa: T201 (asked for)
+        return
+    control, systemd_fds = take_control_fds(take_systemd_fds(os.environ))
     load = None
     try:
+        control += [parse_control(text) for text in options.control]
         file = _file(options)
         if file is not None:
             load = partial(load_configuration, file, dict(systemd_fds))
@@ -165,33 +246,49 @@ def _run(arguments: Sequence[str]) -> None:
             configuration = Configuration((_reader(options, [fd for _name, fd in systemd_fds]),))
     except UserError as error:
         parser.error(str(error))
-    configure_log(options.log_level or configuration.log_level or "info")
+    configure_log(
+        options.log_level or configuration.log_level or "info",
+        options.log_format or configuration.log_format or AUTO,
+    )
     directory = options.state_dir or configuration.state_dir
     key_file = options.state_key_file or configuration.state_key_file
     with open_state_in(directory, key_file) as state:
-        service = Service(ReaderOpener(state).open, load)
+        events = Events()
+        requests = Requests(events)
+        service = Service(
+            ReaderOpener(state, requests).open,
+            load,
+            events=events,
+            requests=requests,
+            metrics_file=options.metrics_file or configuration.metrics_file,
+        )
         with contextlib.ExitStack() as failing:
             failing.callback(service.close)
             service.open(configuration)
             failing.pop_all()
-        served = trio.run(serve, service)
+        sockets = ControlServer([*control, *configuration.control], service, state)
+        served = trio.run(serve, service, sockets)
     if not served:
         sys.exit(1)
 
 
 def _check(arguments: Sequence[str]) -> None:
+    # Nor does serving need this.
+    from ccidd.service.check import command  # noqa: PLC0415
+
     parser = _parser("ccidd check", command.DESCRIPTION, "")
     command.add_options(parser)
     options = parser.parse_args(arguments)
     configuration = None
     try:
+        control = tuple(parse_control(text) for text in options.control)
         file = _file(options)
         if file is None:
             fds = [] if _sockets(options) else [AWAITED_FD]
             configuration = Configuration((_reader(options, fds),))
     except UserError as error:
         parser.error(str(error))
-    command.run(options, configuration, file)
+    command.run(options, configuration, file, control)
 
 
 def _sockets(options: argparse.Namespace) -> list[str]:
@@ -227,6 +324,13 @@ def _reader(options: argparse.Namespace, systemd_fds: Sequence[int]) -> ReaderCo
         socket_path=options.socket_path,
         fd=systemd_fds[0] if systemd_fds else options.fd,
         connect=options.connect,
+        listen=options.listen,
+        tls_creds=options.tls_creds,
+        tls_hostname=options.tls_hostname,
+        insecure_tcp=options.insecure_tcp == "on",
+        socket_mode=options.socket_mode,
+        socket_group=options.socket_group,
+        allow=tuple(options.allow),
         options={} if options.reader is None else parse_reader(options.reader),
         cards=tuple(parse_card(text) for text in options.card),
         trace=options.trace,

@@ -23,7 +23,8 @@ from typing import Final
 from ccidd.errors import UserError
 from ccidd.service.configtable import Table
 from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
-from ccidd.service.log import LEVELS
+from ccidd.service.control.options import read_control
+from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import CardOptions, make_card, make_reader
 from ccidd.service.where import PlacedError, in_file
 
@@ -32,14 +33,29 @@ DEFAULT_FILE: Final = Path("/etc/ccidd/ccidd.toml")
 AWAITED_FD: Final = -1
 """In the place of a descriptor that is not there yet."""
 
-_SOCKETS: Final = ("socket-path", "connect", "fd")
-_GLOBAL: Final = ("log-level", "readers", "state-dir", "state-key-file")
-_READER: Final = (
+_SOCKETS: Final = ("socket-path", "connect", "listen", "fd")
+_GLOBAL: Final = (
+    "control",
+    "log-format",
+    "log-level",
+    "metrics-file",
+    "readers",
+    "state-dir",
+    "state-key-file",
+)
+READER_KEYS: Final = (
+    "allow",
     "cards",
     "connect",
     "fd",
+    "insecure-tcp",
+    "listen",
     "reader",
+    "socket-group",
+    "socket-mode",
     "socket-path",
+    "tls-creds",
+    "tls-hostname",
     "trace",
     "transport",
     "unsafe-trace-secrets",
@@ -62,7 +78,7 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
     if unused:
         where = in_file(file)
         raise where.error(f"systemd passed the socket {unused[0]!r}, but no reader has it")
-    readers = [_reader(name, tables.table(name, _READER), systemd_fds) for name in tables]
+    readers = [read_reader(name, tables.table(name, READER_KEYS), systemd_fds) for name in tables]
     _check_places(readers)
     return replace(configuration, readers=tuple(readers))
 
@@ -87,9 +103,9 @@ def survey_configuration(file: Path) -> tuple[Configuration, Sequence[UserError]
     problems: list[UserError] = []
     for name in tables:
         try:
-            reader = tables.table(name, _READER)
+            reader = tables.table(name, READER_KEYS)
             has_socket = any(key in reader for key in _SOCKETS)
-            readers.append(_reader(name, reader, {} if has_socket else {name: AWAITED_FD}))
+            readers.append(read_reader(name, reader, {} if has_socket else {name: AWAITED_FD}))
             _check_places(each for each in readers if each.fd != AWAITED_FD)
         except UserError as error:
             problems.append(error)
@@ -111,13 +127,26 @@ def _begin(file: Path) -> tuple[Configuration, Table]:
         state_dir=table.path("state-dir"),
         state_key_file=table.path("state-key-file"),
         log_level=table.choice("log-level", LEVELS),
+        control=read_control(table),
+        log_format=table.choice("log-format", FORMATS),
+        metrics_file=table.path("metrics-file"),
     )
     if not list(readers):
         raise table.where.error("there is no reader; begin one with [readers.NAME]")
     return configuration, readers
 
 
-def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
+def read_reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:
+    """Reads the table of a reader.
+
+    Args:
+        name: its name.
+        table: what it is like, with the keys `READER_KEYS`.
+        systemd_fds: the descriptors that systemd passed, by their names.
+
+    Raises:
+        UserError: Something in it is wrong.
+    """
     sockets = [key for key in _SOCKETS if key in table]
     if name in systemd_fds and sockets:
         raise table.where.error("systemd passed its socket: leave this out", sockets[0])
@@ -128,8 +157,15 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
         socket_path=table.path("socket-path"),
         fd=systemd_fds.get(name, table.number("fd")),
         connect=table.text("connect"),
+        listen=table.text("listen"),
+        tls_creds=table.path("tls-creds"),
+        tls_hostname=table.text("tls-hostname"),
+        insecure_tcp=table.switch("insecure-tcp"),
+        socket_mode=table.text("socket-mode"),
+        socket_group=table.text("socket-group"),
+        allow=table.texts("allow"),
         options=make_reader(options.assignments(), options.where),
-        cards=tuple(_card(card) for card in table.tables("cards")),
+        cards=tuple(read_card(card) for card in table.tables("cards")),
         trace=table.path("trace"),
         trace_has_secrets=table.switch("unsafe-trace-secrets"),
         where=table.where,
@@ -138,7 +174,12 @@ def _reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderCo
     return reader
 
 
-def _card(table: Table) -> CardOptions:
+def read_card(table: Table) -> CardOptions:
+    """Reads the table of a card.
+
+    Raises:
+        UserError: Something in it is wrong.
+    """
     kind = table.text("type")
     if kind is None:
         table.refuse("type", "there: piv, cac, ...")
@@ -148,7 +189,7 @@ def _card(table: Table) -> CardOptions:
 def _check_places(readers: Iterable[ReaderConfiguration]) -> None:
     used: dict[object, str | None] = {}
     for reader in readers:
-        place = reader.socket_path or reader.connect or reader.fd
+        place = reader.socket_path or reader.listen or reader.connect or reader.fd
         if place in used:
             raise reader.where.error(f"the readers {used[place]} and {reader.name} are at {place}")
         used[place] = reader.name

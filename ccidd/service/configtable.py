@@ -54,6 +54,14 @@ class Table:
             self.refuse(key, "a string that is not empty")
         return value
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Gives the strings of a list, or the one that stands in its place."""
+        value = self._values.get(key, [])
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) and text and "\0" not in text for text in texts):
+            self.refuse(key, "a string that is not empty, or a list of them")
+        return tuple(texts)
+
     def path(self, key: str) -> Path | None:
         """Gives a path."""
         value = self.text(key)
@@ -89,6 +97,19 @@ class Table:
                 self.refuse(f"{key}[{index}]", "a table")
             tables.append(type(self)(self.where.within(f"{key}[{index}]"), value))
         return tables
+
+    def texts_or_tables(self, key: str) -> list[str | Self]:
+        """Gives the strings and tables of a list."""
+        values = self._typed(key, list, "a list of strings or tables") or []
+        each: list[str | Self] = []
+        for index, value in enumerate(values):
+            if isinstance(value, dict):
+                each.append(type(self)(self.where.within(f"{key}[{index}]"), value))
+            elif isinstance(value, str) and value and "\0" not in value:
+                each.append(value)
+            else:
+                self.refuse(f"{key}[{index}]", "a string that is not empty, or a table")
+        return each
 
     def assignments(self, *, without: Collection[str] = ()) -> list[str]:
         """Gives all as the command line has it: OPTION=VALUE, more than once for a list."""

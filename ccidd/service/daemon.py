@@ -16,13 +16,14 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
+from ccidd.service.control.server import ControlServer
 from ccidd.service.notify import Notifier
 from ccidd.service.service import Service
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-async def serve(service: Service) -> bool:
+async def serve(service: Service, control: ControlServer | None = None) -> bool:
     """Serves until SIGTERM or SIGINT, or until no connection can come any more.
 
     SIGHUP has a configuration file read again; without one it ends the process, as it does by
@@ -30,6 +31,7 @@ async def serve(service: Service) -> bool:
 
     Args:
         service: what to serve; it is closed in any case.
+        control: the control sockets, if there are any.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -41,29 +43,40 @@ async def serve(service: Service) -> bool:
     obeyed = [signal.SIGTERM, signal.SIGINT]
     if service.can_reload:
         obeyed.append(signal.SIGHUP)
-    was_told = False
     try:
         with trio.open_signal_receiver(*obeyed) as signals:
             service.listen()
+            if control is not None:
+                control.listen()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(notifier.keep_alive)
-                await nursery.start(_run, service, nursery.cancel_scope)
+                await nursery.start(_run, service, control, nursery.cancel_scope)
+                if control is not None:
+                    await nursery.start(control.run)
                 service.changed = partial(_tell_status, notifier, service)
                 service.changed()
                 notifier.ready()
                 log.info("ready")
                 nursery.start_soon(_tell_stop, service, notifier)
-                was_told = await _obey(signals, service, notifier)
+                await _obey(signals, service, notifier)
     finally:
         service.close()
+        if control is not None:
+            control.close()
     log.info("stopped")
-    return was_told or service.was_served
+    return service.was_told or service.was_served
 
 
 async def _run(
-    service: Service, nursery: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+    service: Service,
+    control: ControlServer | None,
+    nursery: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None],
 ) -> None:
     await service.run(task_status=task_status)
+    if control is not None:
+        await control.settle()
     nursery.cancel()
 
 
@@ -72,7 +85,7 @@ async def _tell_stop(service: Service, notifier: Notifier) -> None:
     notifier.stopping()
 
 
-async def _obey(signals: AsyncIterator[int], service: Service, notifier: Notifier) -> bool:
+async def _obey(signals: AsyncIterator[int], service: Service, notifier: Notifier) -> None:
     """Does what signals say until one says to stop; then the service ends by itself."""
     async for number in signals:
         if number == signal.SIGHUP:
@@ -80,8 +93,7 @@ async def _obey(signals: AsyncIterator[int], service: Service, notifier: Notifie
         else:
             log.info("stopping", signal=signal.Signals(number).name)
             service.quit()
-            return True
-    return False
+            return
 
 
 async def _reload(service: Service, notifier: Notifier) -> None:

@@ -46,6 +46,11 @@ class Subscription:
         self._arrived = trio.Event()
         self.lost = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many events wait."""
+        return len(self._waiting)
+
     def put(self, event: Event) -> None:
         """Adds an event."""
         if len(self._waiting) == _MAX_WAITING:

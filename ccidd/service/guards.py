@@ -4,6 +4,7 @@
 from typing import Final
 
 from ccidd.card.card import Card
+from ccidd.card.guard.consent import Consent
 from ccidd.card.guard.guard import Guard, Rules
 from ccidd.card.guard.guest import Guest
 from ccidd.card.guard.operations import CONFIRMABLE, MANAGE, NOTHING, Operation, parse_policy
@@ -12,6 +13,7 @@ from ccidd.errors import UserError
 from ccidd.reader.pinentry.consent import PinentryConsent
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries
+from ccidd.service.requests import AGENT
 from ccidd.service.supply import UNPROTECTED, Protection
 
 _MAX_FLOOR: Final = 14
@@ -70,7 +72,7 @@ class GuardProtection(Protection):
         consent: how a person is asked.
     """
 
-    def __init__(self, rules: Rules, guest: Guest, consent: PinentryConsent | None) -> None:
+    def __init__(self, rules: Rules, guest: Guest, consent: Consent | None) -> None:
         self.rules: Final = rules
         self.retry_floor = rules.retry_floor
         self._guest = guest
@@ -82,13 +84,16 @@ class GuardProtection(Protection):
         return Guard(card, self.rules, self._guest, self._consent, self._ledger)
 
 
-def protector(options: CardOptions, guest: Guest, pinentries: Pinentries) -> Protection:
+def protector(
+    options: CardOptions, guest: Guest, pinentries: Pinentries, agent: Consent | None = None
+) -> Protection:
     """Makes what protects the cards of a `--card`.
 
     Args:
         options: the parsed `--card`.
         guest: the guest that is connected.
         pinentries: through which a person is asked.
+        agent: asks through an agent; None where there can be none.
 
     Raises:
         UserError: An option is wrong, or there is no such program.
@@ -96,9 +101,12 @@ def protector(options: CardOptions, guest: Guest, pinentries: Pinentries) -> Pro
     rules = guard_rules(options)
     if rules == _OPEN:
         return UNPROTECTED
-    consent = None
+    consent: Consent | None = None
     if rules.confirm:
         program = options.one("confirm-with") or _DEFAULT_PROGRAM
-        with options.where.naming("confirm-with"):
-            consent = PinentryConsent(pinentries.named(program))
+        if program == AGENT and agent is not None:
+            consent = agent
+        else:
+            with options.where.naming("confirm-with"):
+                consent = PinentryConsent(pinentries.named(program))
     return GuardProtection(rules, guest, consent)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells the service manager how the service fares.
+"""Tells the service manager how the service fares, and has it keep descriptors over a restart.
 
-Source: sd_notify(3) and sd_watchdog_enabled(3), whose protocol is stable: one datagram of
-assignments to the socket that `$NOTIFY_SOCKET` names.
+Source: sd_notify(3), sd_pid_notify_with_fds(3) and sd_watchdog_enabled(3), whose protocol is
+stable: one datagram of assignments to the socket that `$NOTIFY_SOCKET` names, with descriptors as
+ancillary data (unix(7), SCM_RIGHTS).
 """
 
 import os
 import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Final, Self
 
 import structlog
@@ -17,6 +18,7 @@ import trio
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _MICROSECONDS: Final = 1_000_000
+_NANOSECONDS_PER_MICROSECOND: Final = 1000
 
 
 class Notifier:
@@ -49,18 +51,35 @@ class Notifier:
         """Tells that the service is ready: whoever connects from now on is served."""
         self._send("READY=1")
 
-    def reloading(self) -> None:
-        """Tells that the configuration is being read again; `ready` tells the end of it."""
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={now}")
-
     def status(self, text: str) -> None:
         """Tells people what the service is about, in one line."""
         self._send(f"STATUS={text}")
 
+    def reloading(self) -> None:
+        """Tells that the configuration is being read again; `ready` tells that it has been."""
+        # Type=notify-reload (systemd 253) takes no notice without the time.
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // _NANOSECONDS_PER_MICROSECOND
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now}")
+
     def stopping(self) -> None:
         """Tells that the service ends."""
         self._send("STOPPING=1")
+
+    def store(self, name: str, descriptor: int) -> None:
+        """Has a descriptor kept over a restart, if FileDescriptorStoreMax= allows it.
+
+        The next process gets it beside those of socket activation.
+
+        Args:
+            name: its name there: up to 255 characters of ASCII, without colons.
+            descriptor: what to keep; it stays open here.
+        """
+        # FDPOLL=0: a listening socket has nothing to be polled for.
+        self._send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", [descriptor])
+
+    def forget(self, name: str) -> None:
+        """Has the descriptors of a name kept no longer."""
+        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     async def keep_alive(self) -> None:
         """Gives signs of life until it is cancelled, as long as the event loop does not hang."""
@@ -70,7 +89,7 @@ class Notifier:
             self._send("WATCHDOG=1")
             await trio.sleep(self._watchdog / 2)
 
-    def _send(self, assignments: str) -> None:
+    def _send(self, assignments: str, descriptors: Sequence[int] = ()) -> None:
         if self._address is None:
             return
         address = self._address
@@ -79,7 +98,8 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
                 datagrams.setblocking(False)
-                datagrams.sendto(assignments.encode(), address)
+                datagrams.connect(address)
+                socket.send_fds(datagrams, [assignments.encode()], descriptors)
         except BlockingIOError:
             # It has enough to read. The next sign of life is soon.
             pass

@@ -104,7 +104,11 @@ _GUARD_OPTIONS: Final[Mapping[str, OptionHelp]] = {
         " keys on tokens, else 0",
     ),
     "confirm": OptionHelp("sign,decrypt", "a person at the host is asked before each"),
-    "confirm-with": OptionHelp("PROGRAM", "the pinentry that asks; default: pinentry"),
+    "confirm-with": OptionHelp(
+        "PROGRAM|agent",
+        "the pinentry that asks; default: pinentry; agent: whoever has a `ccidctl agent` at the"
+        " control socket is asked",
+    ),
 }
 """What a guest may do with a card (`ccidd.service.guards`)."""
 
@@ -175,7 +179,9 @@ READER_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "manufacturer": OptionHelp("TEXT", "the manufacturer's name"),
     "product": OptionHelp("TEXT", "the reader's name"),
     "pin-entry": OptionHelp(
-        "PROGRAM", "a pinentry of this host asks for PINs, which the guest then never sees"
+        "PROGRAM|agent",
+        "a pinentry of this host asks for PINs, which the guest then never sees; agent: whoever has"
+        " a `ccidctl agent` at the control socket is asked",
     ),
     "pin-file": OptionHelp(
         "FILE", "instead: the PIN is in the file's first line, or in a credential of systemd's"
@@ -248,7 +254,7 @@ def parse_card(text: str) -> CardOptions:
         UserError: The type or an option is unknown, missing or given twice, or two options exclude
             each other.
     """
-    kind, *assignments = _split(text)
+    kind, *assignments = split(text)
     return make_card(kind, assignments)
 
 
@@ -267,7 +273,7 @@ def make_card(kind: str, assignments: Sequence[str], where: Where | None = None)
     if kind != PCSC and kind not in CARD_TYPES:
         hint = suggestion(kind, (*CARD_TYPES, PCSC)) or "; --card=help lists them"
         raise where.error(f"there is no such type of card: {kind!r}{hint}")
-    values = _parse(where, "--card", _joined(assignments), card_options(kind))
+    values = parse_options(where, "--card", _joined(assignments), card_options(kind))
     for name in _switches(kind):
         if values.get(name, ("off",))[0] not in {"on", "off"}:
             raise where.error("this is on or off", name)
@@ -390,7 +396,7 @@ def parse_reader(text: str) -> Mapping[str, str]:
     Raises:
         UserError: An option is unknown or given twice.
     """
-    return make_reader(_split(text))
+    return make_reader(split(text))
 
 
 def make_reader(assignments: Sequence[str], where: Where = READER) -> Mapping[str, str]:
@@ -403,13 +409,24 @@ def make_reader(assignments: Sequence[str], where: Where = READER) -> Mapping[st
     Raises:
         UserError: As `parse_reader`.
     """
-    values = _parse(where, "--reader", assignments, READER_OPTIONS)
+    values = parse_options(where, "--reader", assignments, READER_OPTIONS)
     return {name: value for name, (value,) in values.items()}
 
 
-def _parse(
+def parse_options(
     where: Where, help_option: str, assignments: Sequence[str], known: Mapping[str, OptionHelp]
 ) -> Mapping[str, tuple[str, ...]]:
+    """Reads options: OPTION=VALUE each.
+
+    Args:
+        where: what gave them, for people.
+        help_option: the option of the command line whose value `help` lists them.
+        assignments: the options.
+        known: which there are.
+
+    Raises:
+        UserError: One is unknown, has no value, or is given twice.
+    """
     values: dict[str, tuple[str, ...]] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
@@ -432,7 +449,7 @@ def _find(name: str, known: Mapping[str, OptionHelp]) -> OptionHelp | None:
     return None
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """Splits at commas; two commas stand for one in the value."""
     # No argument of a program can hold a NUL.
     return [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
@@ -443,14 +460,17 @@ def card_help() -> str:
     lines = ["--card=TYPE,OPTION=VALUE,...   (a comma in a value is written twice)", ""]
     for name, kind in CARD_TYPES.items():
         lines.append(f"{name}: {kind.description}")
-        lines += _describe(card_options(name))
+        lines += describe_options(card_options(name))
     lines.append(f"{PCSC}: {PCSC_DESCRIPTION}")
-    lines += _describe(card_options(PCSC))
+    lines += describe_options(card_options(PCSC))
     lines += [
         "",
         "Without --card, ccidd serves an embedded PIV card, which it makes when it is first needed",
         "and keeps in its state directory. It shows the PIN once; `ccidd card reset-pin` makes",
         "another one.",
+        "",
+        "In the place of a FILE, credential:NAME is a credential that systemd passes to a service",
+        "(LoadCredential=, LoadCredentialEncrypted=).",
     ]
     return "\n".join(lines)
 
@@ -462,10 +482,11 @@ def reader_help() -> str:
         f"  {name:9} {identity.vendor_id:04X}:{identity.product_id:04X}  {identity.note}"
         for name, identity in IDENTITIES.items()
     ]
-    return "\n".join([title, "", *_describe(READER_OPTIONS), "", "Profiles:", *profiles])
+    return "\n".join([title, "", *describe_options(READER_OPTIONS), "", "Profiles:", *profiles])
 
 
-def _describe(options: Mapping[str, OptionHelp]) -> Iterator[str]:
+def describe_options(options: Mapping[str, OptionHelp]) -> Iterator[str]:
+    """Gives the lines that explain options."""
     for name, info in options.items():
         suffix = " (repeatable)" if info.repeatable else ""
         yield f"  {name}={info.value}{suffix}"

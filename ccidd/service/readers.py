@@ -22,6 +22,7 @@ from ccidd.reader.profile import (
     ReaderProfile,
     default_profile,
 )
+from ccidd.service.requests import AGENT
 from ccidd.service.where import READER, Where
 
 _USB_ID: Final = re.compile(r"([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})")
@@ -96,13 +97,17 @@ def check_pin_source(options: Mapping[str, str], where: Where) -> None:
 
 
 def pin_source(
-    options: Mapping[str, str], pinentries: Pinentries | None = None, where: Where = READER
+    options: Mapping[str, str],
+    pinentries: Pinentries | None = None,
+    agent: PinSource | None = None,
+    where: Where = READER,
 ) -> PinSource | None:
     """Gives the place where PINs come from that are entered at the reader, if one is chosen.
 
     Args:
         options: the reader's options.
         pinentries: the pinentry programs in use.
+        agent: has PINs entered at an agent; None where there can be none.
         where: where the options are from.
 
     Raises:
@@ -110,6 +115,8 @@ def pin_source(
     """
     check_pin_source(options, where)
     if (program := options.get("pin-entry")) is not None:
+        if program == AGENT and agent is not None:
+            return agent
         with where.naming("pin-entry"):
             return (pinentries or Pinentries()).named(program)
     if (name := options.get("pin-file")) is not None:

@@ -4,6 +4,7 @@
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import structlog
@@ -15,10 +16,10 @@ from ccidd.reader.slot import Slot
 from ccidd.service.configuration import ONLY_READER, ReaderConfiguration
 from ccidd.service.options import CardOptions
 from ccidd.service.slotcards import SlotCards
+from ccidd.service.trace import Tracer
 from ccidd.transport.endpoint import Endpoint, Handler
 from ccidd.transport.serial import PseudoTerminal
-from ccidd.transport.sockets import peer_name
-from ccidd.transport.tcp import PromptStream
+from ccidd.transport.tls import peer_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -39,6 +40,7 @@ class ServedReader(ABC):
         configuration: what it was made from, if it was.
         cards: what is in its slots, if that can be changed.
         guest: is told who is connected.
+        tracer: looks on at what crosses the front door, if it can be traced.
 
     Attributes:
         is_connected: whether a guest is connected.
@@ -46,7 +48,7 @@ class ServedReader(ABC):
         changed: called when `is_connected` has changed; it must not wait.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is another side of it)
         self,
         slots: Sequence[Slot],
         background: Sequence[Background] = (),
@@ -54,17 +56,21 @@ class ServedReader(ABC):
         configuration: ReaderConfiguration | None = None,
         cards: SlotCards | None = None,
         guest: Guest | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.slots: Final = slots
         self.configuration = configuration
         self.guest: Final = guest or Guest()
         self.resources: Final = contextlib.ExitStack()
         """What is closed when it is served no more, in the event loop."""
+        self.tracer: Final = tracer
         self._cards = cards
         self._background = background
         if cards is not None:
             self._background = [cards.run, *background]
             self.resources.callback(cards.close)
+        if tracer is not None:
+            self.resources.callback(tracer.close)
         self.is_connected = False
         self.was_served = False
         self.changed: Callable[[], None] = _ignore
@@ -95,11 +101,16 @@ class ServedReader(ABC):
         structlog.contextvars.clear_contextvars()
         if self.configuration is not None and self.configuration.name is not None:
             structlog.contextvars.bind_contextvars(reader=self.name)
-        async with trio.open_nursery() as nursery:
-            for task in self._background:
-                nursery.start_soon(task)
-            await self._serve(task_status)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                for task in self._background:
+                    nursery.start_soon(task)
+                await self._serve(task_status)
+                nursery.cancel_scope.cancel()
+        finally:
+            if self.tracer is not None:
+                with trio.CancelScope(shield=True), contextlib.suppress(UserError):
+                    await self.tracer.stop()
 
     @abstractmethod
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
@@ -144,6 +155,33 @@ class ServedReader(ABC):
         self.configuration = configuration
         await self._changeable_cards().change(configuration.cards)
 
+    # Traces.
+
+    async def start_trace(self, file: Path, *, with_secrets: bool = False) -> None:
+        """Begins to write what crosses the front door; see `Tracer.start`.
+
+        Args:
+            file: where; an older trace that is there is replaced.
+            with_secrets: whether PINs and keys are written as well.
+
+        Raises:
+            UserError: There is a trace already, or the file cannot be used.
+        """
+        await self._able_tracer().start(file, with_secrets=with_secrets)
+
+    async def stop_trace(self) -> None:
+        """Ends the trace.
+
+        Raises:
+            UserError: There is none.
+        """
+        await self._able_tracer().stop()
+
+    def _able_tracer(self) -> Tracer:
+        if self.tracer is None:
+            raise UserError(f"the reader {self.name} cannot be traced")
+        return self.tracer
+
     def _changeable_cards(self) -> SlotCards:
         if self._cards is None:
             raise UserError(f"the cards of the reader {self.name} cannot be changed")
@@ -165,6 +203,7 @@ class SocketReader(ServedReader):
         configuration: what it was made from, if it was.
         cards: what is in its slots, if that can be changed.
         guest: is told who is connected.
+        tracer: looks on at what crosses the front door, if it can be traced.
     """
 
     def __init__(  # noqa: PLR0913 (each is another side of it)
@@ -177,8 +216,16 @@ class SocketReader(ServedReader):
         configuration: ReaderConfiguration | None = None,
         cards: SlotCards | None = None,
         guest: Guest | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        super().__init__(slots, background, configuration=configuration, cards=cards, guest=guest)
+        super().__init__(
+            slots,
+            background,
+            configuration=configuration,
+            cards=cards,
+            guest=guest,
+            tracer=tracer,
+        )
         self._open_endpoint = open_endpoint
         self._handler = handler
         self._connection = trio.Lock()
@@ -198,8 +245,8 @@ class SocketReader(ServedReader):
         async with self._connection:
             if self._stopping:
                 return False
-            if isinstance(stream, trio.SocketStream | PromptStream):
-                self.guest.name = peer_name(stream.socket)
+            if (name := peer_of(stream)) is not None:
+                self.guest.name = name
             log.info("connection_opened")
             self._set_connected(connected=True)
             try:
@@ -232,6 +279,7 @@ class LineReader(ServedReader):
         configuration: what it was made from.
         cards: what is in its slots.
         guest: who is connected.
+        tracer: looks on at what crosses the line.
     """
 
     def __init__(  # noqa: PLR0913 (each is another side of it)
@@ -243,8 +291,11 @@ class LineReader(ServedReader):
         configuration: ReaderConfiguration,
         cards: SlotCards,
         guest: Guest,
+        tracer: Tracer,
     ) -> None:
-        super().__init__(slots, configuration=configuration, cards=cards, guest=guest)
+        super().__init__(
+            slots, configuration=configuration, cards=cards, guest=guest, tracer=tracer
+        )
         self._serve_on_line = serve_on_line
         self._ended = trio.Event()
         self.was_served = True

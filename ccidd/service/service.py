@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -11,11 +12,13 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
-from ccidd.reader.observer import SlotObserver
-from ccidd.reader.slot import Slot
+from ccidd.service.apdulog import ApduLog
+from ccidd.service.cardevents import CardEvents
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.events import Events
+from ccidd.service.requests import Requests
 from ccidd.service.served import ServedReader
+from ccidd.service.statistics import MetricsFile, Statistics
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -57,19 +60,28 @@ class Service:
         open_reader: opens one; None if all are there from the start.
         load: reads the configuration again; None if there is no file.
         stays: whether to go on when no reader is left.
+        events: where to tell what happens.
+        requests: where readers put their questions to people.
+        metrics_file: where the statistics are written, again and again.
 
     Attributes:
         events: what happens to readers and cards.
+        requests: questions that wait for an agent.
+        statistics: how often it happens, and how long it takes.
         changed: called when readers, or their connections, have changed; it must not wait.
         was_served: whether a guest ever spoke the right protocol.
+        was_told: whether it ends because it was told to.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is another side of it)
         self,
         open_reader: OpenReader | None = None,
         load: LoadConfiguration | None = None,
         *,
         stays: bool = False,
+        events: Events | None = None,
+        requests: Requests | None = None,
+        metrics_file: Path | None = None,
     ) -> None:
         self._open_reader = open_reader
         self._load = load
@@ -79,9 +91,13 @@ class Service:
         self._changing = trio.Lock()
         self._over = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self.events: Final = Events()
+        self.events: Final = events or Events()
+        self.requests: Final = requests or Requests(self.events)
+        self.statistics: Final = Statistics()
+        self._metrics = None if metrics_file is None else MetricsFile(metrics_file, self.statistics)
         self.changed: Callable[[], None] = _ignore
         self.was_served = False
+        self.was_told = False
 
     @property
     def readers(self) -> Mapping[str, ServedReader]:
@@ -136,17 +152,27 @@ class Service:
             self._nursery = nursery
             for place in list(self._places.values()):
                 await nursery.start(self._keep, place)
+            if self._metrics is not None:
+                nursery.start_soon(self._metrics.run)
             task_status.started()
             await self._over.wait()
             self.events.emit("STOPPING")
             async with trio.open_nursery() as stopping:
                 for reader in self.readers.values():
                     stopping.start_soon(reader.stop)
+            if self._metrics is not None:
+                await self._metrics.finish()
             nursery.cancel_scope.cancel()
 
     def quit(self) -> None:
         """Has it end: what is in flight is answered, cards and readers go, and sockets close."""
+        self.was_told = True
         self._over.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is to end, or has ended."""
+        return self._over.is_set()
 
     async def wait_until_over(self) -> None:
         """Waits until it is to end."""
@@ -276,9 +302,15 @@ class Service:
         """Serves a reader until it is removed, or no connection can come any more."""
         reader = place.reader
         reader.changed = self._tell_connections(reader)
-        observer = SlotEvents(reader.name, self.events)
+        if reader.tracer is not None:
+            reader.tracer.changed = self._tell_traces(reader)
+        observers = [
+            self.statistics.add(reader.name, len(reader.slots)),
+            ApduLog(),
+            CardEvents(reader.name, reader.guest, self.events),
+        ]
         self.events.emit("READER_ADDED", reader=reader.name)
-        for slot in reader.slots:
+        for slot, observer in product(reader.slots, observers):
             slot.observe(observer)
         try:
             with place.scope:
@@ -287,40 +319,30 @@ class Service:
             reader.close()
             self.was_served = self.was_served or reader.was_served
             del self._places[reader.name]
+            if place.scope.cancelled_caught:
+                self.statistics.remove(reader.name)
             place.ended.set()
             self.events.emit("READER_REMOVED", reader=reader.name)
             self.changed()
         if not self._places and not self._stays and not place.scope.cancelled_caught:
-            self.quit()
+            self._over.set()
 
     def _tell_connections(self, reader: ServedReader) -> Callable[[], None]:
         def tell() -> None:
             name = "CONNECTION_OPENED" if reader.is_connected else "CONNECTION_CLOSED"
+            if reader.is_connected:
+                self.statistics.connected(reader.name)
             self.events.emit(name, reader=reader.name, guest=reader.guest.name)
             self.changed()
 
         return tell
 
+    def _tell_traces(self, reader: ServedReader) -> Callable[[Path, bool], None]:
+        def tell(file: Path, is_running: bool) -> None:  # noqa: FBT001 (a callback)
+            name = "TRACE_STARTED" if is_running else "TRACE_STOPPED"
+            self.events.emit(name, reader=reader.name, file=str(file))
 
-class SlotEvents(SlotObserver):
-    """Makes events of what happens in the slots of a reader.
-
-    Args:
-        reader: the reader's name.
-        events: where they go.
-    """
-
-    def __init__(self, reader: str, events: Events) -> None:
-        self._reader = reader
-        self._events = events
-
-    def inserted(self, slot: Slot) -> None:
-        """See `SlotObserver.inserted`."""
-        self._events.emit("CARD_INSERTED", reader=self._reader, slot=slot.index)
-
-    def removed(self, slot: Slot) -> None:
-        """See `SlotObserver.removed`."""
-        self._events.emit("CARD_REMOVED", reader=self._reader, slot=slot.index)
+        return tell
 
 
 def _globals(configuration: Configuration) -> Configuration:

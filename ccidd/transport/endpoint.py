@@ -7,12 +7,13 @@ descriptor options); sd_listen_fds(3) (socket activation).
 
 import contextlib
 import errno
+import math
 import os
 import re
 import socket
-import stat
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -21,7 +22,8 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
-from ccidd.transport.tcp import prompt
+from ccidd.transport.access import Admission, RefusedError, Unencrypted
+from ccidd.transport.listening import OWNER_ONLY, listen_tcp, listen_unix
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -34,9 +36,20 @@ FIRST_RETRY_DELAY: Final = 0.1
 LAST_RETRY_DELAY: Final = 5.0
 """Seconds between tries after many; each waits twice as long as the one before."""
 
+MAX_WAITING: Final = 16
+"""Connections that may wait until the one before them has ended."""
+
+MAX_ARRIVING: Final = 64
+"""Connections that may be looked at at once; for one more, the oldest is given up."""
+
+MAX_REFUSALS_LOGGED: Final = 100
+"""Refusals within `REFUSALS_PERIOD` that have a line of their own in the log."""
+
+REFUSALS_PERIOD: Final = 10.0
+"""Seconds after which refusals have lines of their own again."""
+
 _ACCEPT_RETRY_DELAY: Final = 0.1
 _ACCEPT_ERRORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
-_BACKLOG: Final = 16
 
 _FIRST_SYSTEMD_FD: Final = 3
 _HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<host>[^:/]+)):(?P<port>\d{1,5})")
@@ -45,7 +58,7 @@ _HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<host>[^:/]+)):(?P<
 class Endpoint(ABC):
     """Gives connections to a handler, one at a time: there is one reader, for one guest.
 
-    Others wait, as they do before QEMU's own socket chardev.
+    Others wait, as they do before QEMU's own socket chardev, up to `MAX_WAITING` of them.
     """
 
     @abstractmethod
@@ -68,17 +81,38 @@ class Endpoint(ABC):
 
 
 class Listener(Endpoint):
-    """A listening socket.
+    """Listening sockets.
+
+    All who connect are looked at at once, so that nobody who is refused waits in line, or has
+    others wait.
 
     Args:
-        listening: the socket.
-        made: the path that this process bound it to, to be removed in the end.
+        listening: the sockets.
+        made: the path that this process bound the only one to, to be removed in the end.
+        admission: what connections pass before they are served.
     """
 
-    def __init__(self, listening: socket.socket, made: Path | None = None) -> None:
-        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    def __init__(
+        self,
+        listening: Sequence[socket.socket],
+        made: Path | None = None,
+        admission: Admission | None = None,
+    ) -> None:
+        self._listeners = [
+            trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in listening
+        ]
         self._made = made
         self._identity = _identity(made) if made else None
+        self._admission = admission or Unencrypted()
+        self._queue, self._admitted = trio.open_memory_channel[trio.abc.Stream](MAX_WAITING)
+        # Those who are being looked at, the oldest first.
+        self._arriving: deque[trio.CancelScope] = deque()
+        self._refusals = _Refusals()
+
+    @property
+    def listeners(self) -> Sequence[trio.SocketListener]:
+        """The sockets, for who serves several connections at a time."""
+        return self._listeners
 
     async def run(
         self,
@@ -87,32 +121,108 @@ class Listener(Endpoint):
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """See `Endpoint.run`."""
-        async with self._listener:
-            task_status.started()
-            while True:
+        try:
+            async with trio.open_nursery() as nursery:
+                for listener in self._listeners:
+                    nursery.start_soon(self._accept, listener, nursery)
+                task_status.started()
+                async for stream in self._admitted:
+                    async with stream:
+                        await handler(stream)
+        finally:
+            for listener in self._listeners:
+                listener.socket.close()
+            await self._turn_away_all()
+
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno not in _ACCEPT_ERRORS:
+                    raise
+                log.warning("accept_failed", reason=error.strerror)
+                await trio.sleep(_ACCEPT_RETRY_DELAY)
+                continue
+            if len(self._arriving) == MAX_ARRIVING:
+                # An honest peer is let in at once; whoever is slow is so at his own risk.
+                self._arriving.popleft().cancel()
+            scope = trio.CancelScope()
+            self._arriving.append(scope)
+            nursery.start_soon(self._let_in, stream, scope)
+
+    async def _let_in(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+        """Puts a peer into the queue, or closes its connection."""
+        refusal: RefusedError | None = RefusedError("too many others came meanwhile")
+        try:
+            with scope:
                 try:
-                    stream = await self._listener.accept()
-                except OSError as error:
-                    if error.errno not in _ACCEPT_ERRORS:
-                        raise
-                    log.warning("accept_failed", reason=error.strerror)
-                    await trio.sleep(_ACCEPT_RETRY_DELAY)
-                    continue
-                async with stream:
-                    await handler(prompt(stream))
+                    self._queue.send_nowait(await self._admission.admit(stream))
+                    refusal = None
+                except RefusedError as error:
+                    refusal = error
+                except trio.WouldBlock:
+                    refusal = RefusedError("too many wait already")
+                except Exception:
+                    # A fault of ours is no reason to let nobody else in.
+                    log.exception("admission_fault")
+                    refusal = RefusedError("it could not be looked at")
+        finally:
+            if scope in self._arriving:
+                self._arriving.remove(scope)
+            if refusal is not None:
+                stream.socket.close()
+        if refusal is not None:
+            self._refusals.tell(refusal)
+
+    async def _turn_away_all(self) -> None:
+        """Closes the connections that were not served, though it may have been cancelled."""
+        self._queue.close()
+        with trio.CancelScope(shield=True):
+            async for stream in self._admitted:
+                await trio.aclose_forcefully(stream)
 
     def close(self) -> None:
         """See `Endpoint.close`; a file that took the place of the socket's stays."""
-        self._listener.socket.close()
+        for listener in self._listeners:
+            listener.socket.close()
         if self._made and _identity(self._made) == self._identity:
             self._made.unlink(missing_ok=True)
 
 
-class Connected(Endpoint):
-    """A socket that is connected already."""
+class _Refusals:
+    """Logs refusals: each, or where there are too many to read, how many there were."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self) -> None:
+        self._begin = -math.inf
+        self._told = 0
+        self._untold = 0
+
+    def tell(self, refusal: RefusedError) -> None:
+        """Logs that a peer is not let in."""
+        now = trio.current_time()
+        if now - self._begin >= REFUSALS_PERIOD:
+            if self._untold:
+                log.warning("more_connections_refused", count=self._untold)
+            self._begin, self._told, self._untold = now, 0, 0
+        if self._told == MAX_REFUSALS_LOGGED:
+            self._untold += 1
+            return
+        self._told += 1
+        log.warning("connection_refused", reason=str(refusal), **refusal.peer)
+
+
+class Connected(Endpoint):
+    """A socket that is connected already.
+
+    Args:
+        connected: the socket.
+        admission: what it passes before it is served.
+    """
+
+    def __init__(self, connected: socket.socket, admission: Admission | None = None) -> None:
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
+        self._admission = admission or Unencrypted()
 
     async def run(
         self,
@@ -123,34 +233,17 @@ class Connected(Endpoint):
         """See `Endpoint.run`: ends with its only connection."""
         task_status.started()
         async with self._stream:
-            await handler(prompt(self._stream))
+            try:
+                stream = await self._admission.admit(self._stream)
+            except RefusedError as refusal:
+                _Refusals().tell(refusal)
+                return
+            async with stream:
+                await handler(stream)
 
     def close(self) -> None:
         """See `Endpoint.close`."""
         self._stream.socket.close()
-
-
-def tcp_target(target: str, where: str = "") -> tuple[str, int] | None:
-    """Gives the host and the port that a connector's target is, or None if it is a path.
-
-    Args:
-        target: a path, or HOST:PORT; see `Connector`.
-        where: what gave the target, for people.
-
-    Raises:
-        UserError: The target is neither.
-    """
-    if target and ("/" in target or ":" not in target):
-        return None
-    match = _HOST_AND_PORT.fullmatch(target)
-    if match is None or not 0 < int(match["port"]) < 1 << 16:
-        raise UserError(f"{where}{target} is neither a path nor HOST:PORT")
-    host = match["v6"] or match["host"]
-    try:
-        host.encode("idna")
-    except UnicodeError as error:
-        raise UserError(f"{where}{target} has no host name before its port") from error
-    return host, int(match["port"])
 
 
 class Reconnect(Enum):
@@ -174,6 +267,7 @@ class Connector(Endpoint):
             slash or no colon is a path.
         reconnect: when to connect again.
         where: what gave the target, for people.
+        admission: what each connection passes before it is served.
 
     Attributes:
         reached: set with the first connection, or at once if that need not succeed.
@@ -184,13 +278,18 @@ class Connector(Endpoint):
     """
 
     def __init__(
-        self, target: str, reconnect: Reconnect = Reconnect.ALWAYS, where: str = "--connect="
+        self,
+        target: str,
+        reconnect: Reconnect = Reconnect.ALWAYS,
+        where: str = "--connect=",
+        admission: Admission | None = None,
     ) -> None:
         self._target = target
         self._reconnect = reconnect
+        self._tcp = tcp_address(target, where)
+        self._admission = admission or Unencrypted()
         self.reached = trio.Event()
         self.failure: str | None = None
-        self._tcp = tcp_target(target, where)
 
     async def run(
         self,
@@ -208,8 +307,8 @@ class Connector(Endpoint):
         while True:
             try:
                 stream = await self._connect()
-            except OSError as error:
-                reason = _reason(error)
+            except (OSError, RefusedError) as error:
+                reason = _reason(error) if isinstance(error, OSError) else str(error)
                 if not may_fail:
                     self.failure = f"cannot connect to {self._target}: {reason}"
                     return
@@ -220,7 +319,7 @@ class Connector(Endpoint):
                 last_reason = None
                 self.reached.set()
                 async with stream:
-                    if await handler(prompt(stream)):
+                    if await handler(stream):
                         delay = FIRST_RETRY_DELAY
                     elif not may_fail:
                         self.failure = f"{self._target} does not speak as was expected"
@@ -234,10 +333,59 @@ class Connector(Endpoint):
     def close(self) -> None:
         """See `Endpoint.close`: nothing is left of it."""
 
-    async def _connect(self) -> trio.SocketStream:
+    async def _connect(self) -> trio.abc.Stream:
         if self._tcp is not None:
-            return await trio.open_tcp_stream(*self._tcp)
-        return await trio.open_unix_socket(self._target)
+            stream = await trio.open_tcp_stream(*self._tcp)
+        else:
+            stream = await trio.open_unix_socket(self._target)
+        try:
+            return await self._admission.admit(stream)
+        except BaseException:
+            stream.socket.close()
+            raise
+
+
+def tcp_address(target: str, where: str = "") -> tuple[str, int] | None:
+    """Reads where to connect to.
+
+    Args:
+        target: a path, or HOST:PORT.
+        where: what gave it, for people.
+
+    Returns:
+        Host and port; None if it is a path.
+
+    Raises:
+        UserError: It is neither.
+    """
+    if target and ("/" in target or ":" not in target):
+        return None
+    host, port = host_and_port(target, where, "neither a path nor HOST:PORT")
+    if port == 0:
+        raise UserError(f"{where}{target} is neither a path nor HOST:PORT")
+    return host, port
+
+
+def host_and_port(text: str, where: str = "", what: str = "not HOST:PORT") -> tuple[str, int]:
+    """Reads HOST:PORT, or [ADDRESS]:PORT for IPv6.
+
+    Args:
+        text: what to read.
+        where: what gave it, for people.
+        what: what to say of it if it is none.
+
+    Raises:
+        UserError: It is none.
+    """
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is None or int(match["port"]) >= 1 << 16:
+        raise UserError(f"{where}{text} is {what}")
+    host = match["v6"] or match["host"]
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise UserError(f"{where}{text} has no host name before its port") from error
+    return host, int(match["port"])
 
 
 def _reason(error: OSError) -> str:
@@ -252,61 +400,42 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def listen(path: Path) -> Listener:
+def listen(
+    path: Path,
+    mode: int = OWNER_ONLY,
+    group: int | None = None,
+    admission: Admission | None = None,
+) -> Listener:
     """Listens on a new Unix socket, in the place of one that nobody listens on any more.
 
-    The socket is for the same user alone.
+    Args:
+        path: where to make it.
+        mode: the mode of its file.
+        group: the number of the group that its file belongs to; None for that of this process.
+        admission: what connections pass before they are served.
 
     Raises:
-        UserError: The path is in use, is not a socket, or cannot be bound.
+        UserError: The path is in use, is not a socket, or cannot be bound, or the group is none of
+            this process's.
     """
-    _remove_stale_socket(path)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # The process has no other threads yet that a umask could surprise.
-        umask = os.umask(0o177)
-        try:
-            listening.bind(os.fspath(path))
-        finally:
-            os.umask(umask)
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise UserError(f"cannot listen on {path}: {error.strerror or error}") from error
-    return Listener(listening, path)
+    return Listener([listen_unix(path, mode, group)], path, admission)
 
 
-def has_socket(path: Path) -> bool:
-    """Tells whether there is a socket where one is to be made, in use or not.
+def listen_at(host: str, port: int, admission: Admission) -> Listener:
+    """Listens on a TCP port, at each address that a host has.
+
+    Args:
+        host: its name, or an address.
+        port: the port; 0 for one that is free.
+        admission: what connections pass before they are served.
 
     Raises:
-        UserError: Something else is there, or it cannot be seen.
+        UserError: The host is not known, or the port cannot be had.
     """
-    try:
-        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise UserError(f"cannot listen on {path}: {error.strerror}") from error
-    if not is_socket:
-        raise UserError(f"cannot listen on {path}: it exists and is no socket")
-    return True
-
-
-def _remove_stale_socket(path: Path) -> None:
-    if not has_socket(path):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise UserError(f"cannot listen on {path}: {error.strerror}") from error
-    raise UserError(f"cannot listen on {path}: another process listens there")
+    sockets = listen_tcp(host, port)
+    for each in sockets:
+        log.info("listening", address="{}:{}".format(*each.getsockname()))
+    return Listener(sockets, admission=admission)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -316,10 +445,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def adopt(fd: int) -> Endpoint:
+def adopt(fd: int, admission: Admission | None = None) -> Endpoint:
     """Takes over an inherited stream socket, listening or connected.
 
     A listening one can be adopted again later.
+
+    Args:
+        fd: its descriptor.
+        admission: what connections pass before they are served.
 
     Raises:
         UserError: The descriptor is not open or is no such socket.
@@ -337,7 +470,7 @@ def adopt(fd: int) -> Endpoint:
     if adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listening = adopted.dup()
         adopted.detach()
-        return Listener(listening)
+        return Listener([listening], admission=admission)
     try:
         adopted.getpeername()
     except OSError as error:
@@ -345,7 +478,7 @@ def adopt(fd: int) -> Endpoint:
         raise UserError(
             f"file descriptor {fd} cannot be served: it neither listens nor is connected"
         ) from error
-    return Connected(adopted)
+    return Connected(adopted, admission)
 
 
 def take_systemd_fds(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import termios
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
@@ -21,6 +22,11 @@ _NAME_OPTIONS: Final = {"-name", "--name"}
 
 # unix(7), struct ucred: pid, uid, gid
 _CREDENTIALS: Final = struct.Struct("@iII")
+
+# Linux since 4.13, asm-generic/socket.h: an array of gid_t. Python takes options of 1024 bytes.
+_SO_PEERGROUPS: Final = 59
+_GROUP: Final = struct.Struct("@I")
+_MAX_OPTION: Final = 1024
 
 
 class Socket(Protocol):
@@ -40,6 +46,23 @@ class Socket(Protocol):
         """Gives an option's value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Which process is at the other end of a Unix socket.
+
+    Attributes:
+        pid: its number; 0 if it cannot be seen from here.
+        uid: its user.
+        gid: its group.
+        groups: its other groups.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int] = frozenset()
+
+
 def name_of(fd: int) -> str | None:
     """Gives the path or address of an inherited socket; None if it has none, or is no socket."""
     try:
@@ -50,6 +73,15 @@ def name_of(fd: int) -> str | None:
     if isinstance(name, tuple):
         return "{}:{}".format(*name)
     return os.fsdecode(name) or None
+
+
+def is_tcp(fd: int) -> bool | None:
+    """Whether an inherited socket is one of TCP; None if it is no socket."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as inherited:
+            return inherited.family in {socket.AF_INET, socket.AF_INET6}
+    except (OSError, OverflowError):
+        return None
 
 
 def peer_arguments(connected: Socket) -> list[str]:
@@ -97,9 +129,22 @@ def _peer_pid(connected: Socket) -> int | None:
     """Gives the process at the other end of a Unix socket, if it can be seen from here."""
     if connected.family != socket.AF_UNIX:
         return None
-    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, _uid, _gid = _CREDENTIALS.unpack(raw)
-    return int(pid) or None
+    return peer_credentials(connected).pid or None
+
+
+def peer_credentials(unix_socket: Socket) -> Credentials:
+    """Tells which process is at the other end of a Unix socket.
+
+    Of a process with more than 256 groups, none but its own group is told.
+    """
+    raw = unix_socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    try:
+        raw = unix_socket.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_OPTION)
+    except OSError:
+        raw = b""
+    groups = frozenset(int(group) for (group,) in _GROUP.iter_unpack(raw))
+    return Credentials(int(pid), int(uid), int(gid), groups)
 
 
 def write_now(stream: trio.abc.Stream, data: bytes | bytearray) -> int:

@@ -5,17 +5,29 @@ QEMU's ccid-card-passthru writes a message's header and its payload apart. Unles
 `nodelay=on`, its TCP holds the payload back until the header is acknowledged (Nagle's algorithm),
 and the kernel at the other end would do that 40 ms later. Here it acknowledges at once.
 
-Source: tcp(7), TCP_NODELAY and TCP_QUICKACK, which "is not permanent": the kernel goes back to
-delayed acknowledgements by itself, after it has sent data of ours for one.
+Source: tcp(7), TCP_NODELAY, TCP_KEEPIDLE and TCP_QUICKACK, which "is not permanent": the kernel
+goes back to delayed acknowledgements by itself, after it has sent data of ours for one.
 """
 
 import socket
+from typing import Final
 
 import trio
+
+KEEPALIVE_IDLE: Final = 30
+"""Seconds of silence after which the peer's host is asked whether it is still there."""
+
+KEEPALIVE_INTERVAL: Final = 10
+"""Seconds until it is asked again."""
+
+KEEPALIVE_COUNT: Final = 3
+"""How often it is asked before the connection is given up, and others get their turn."""
 
 
 class PromptStream(trio.abc.Stream):
     """A TCP connection that acknowledges at once what it receives, and sends without delay.
+
+    It breaks when the peer's host is gone.
 
     Args:
         stream: the connection; it is closed with this.
@@ -25,6 +37,10 @@ class PromptStream(trio.abc.Stream):
         self._stream = stream
         # trio sets it too, but does not promise that.
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
         self._acknowledge_at_once()
 
     @property

@@ -11,12 +11,23 @@ import trio
 from harness.process import running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
     from harness.qemu import Qemu
 
 _READY_SECONDS = 30
+
+
+def bare_command(qemu: Qemu, devices: Sequence[str]) -> list[str]:
+    """Return the command for a QEMU with devices and no guest.
+
+    Args:
+        qemu: Which QEMU.
+        devices: The options for the devices.
+    """
+    machine = ["-nodefaults", "-display", "none", "-accel", "tcg", "-device", "qemu-xhci"]
+    return [*qemu.argv, *machine, *devices]
 
 
 @asynccontextmanager
@@ -31,8 +42,7 @@ async def bare_qemu(
         devices: Makes the options for the device, given those of its socket.
     """
     path = directory / "device.socket"
-    machine = ["-nodefaults", "-display", "none", "-accel", "tcg", "-device", "qemu-xhci"]
-    argv = [*qemu.argv, *machine, *devices(f"path={path},server=on,wait=off")]
+    argv = bare_command(qemu, devices(f"path={path},server=on,wait=off"))
     async with running(argv, log=directory / "qemu.log"):
         with trio.fail_after(_READY_SECONDS):
             while not path.exists():  # noqa: ASYNC110 -- nobody tells when QEMU listens

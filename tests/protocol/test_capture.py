@@ -13,6 +13,7 @@ from ccid_protocol.capture import (
     Transfer,
     enhanced_packet,
     file_header,
+    interface_statistics,
 )
 from ccid_protocol.usb import SetupPacket, TransferType
 
@@ -58,6 +59,14 @@ def test_a_packet_holds_its_time_its_data_and_its_comment(
 def test_a_comment_that_is_too_long_is_cut() -> None:
     ((_, body),) = blocks(enhanced_packet(0, b"", "x" * 70000))
     assert struct.unpack_from("<HH", body, 20) == (1, 0xFFFF)
+
+
+def test_a_file_may_end_with_what_is_not_in_it() -> None:
+    ((kind, body),) = blocks(interface_statistics(0x1_0000_0002, received=5, dropped=3))
+    assert kind == 5
+    assert body == bytes.fromhex(
+        "00000000 01000000 02000000 0400 0800 0500000000000000 0500 0800 0300000000000000 00000000"
+    )
 
 
 @pytest.mark.parametrize(

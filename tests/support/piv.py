@@ -21,7 +21,9 @@ PIN = b"123456\xff\xff"
 GLOBAL_PIN = b"11112222"
 PUK = b"12345678"
 WRONG = b"000000\xff\xff"
-MANAGEMENT_KEY = ManagementKey(ManagementAlgorithm.AES_128, bytes(range(16)))
+MANAGEMENT_KEY = ManagementKey(
+    ManagementAlgorithm.AES_128, bytes.fromhex("5AB3C1F0427E9D8812C6EE30A1947F5D")
+)
 
 SELECT = "00A4040009A0000003080000100000"
 

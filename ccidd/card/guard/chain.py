@@ -16,10 +16,17 @@ class Chain:
 
     def __init__(self) -> None:
         self._parts: list[CommandAPDU] = []
+        self._size = 0
+
+    @property
+    def first(self) -> CommandAPDU | None:
+        """The command that it began with; None without a chain."""
+        return self._parts[0] if self._parts else None
 
     def drop(self) -> None:
         """Forgets it."""
         self._parts = []
+        self._size = 0
 
     def add(self, command: CommandAPDU) -> bool:
         """Takes a command that others follow.
@@ -27,8 +34,9 @@ class Chain:
         Returns:
             False if there is too much of it, and it is forgotten.
         """
-        parts = [*self._continued_by(command), command]
-        self._parts = parts if _size(parts) <= MAX_EXTENDED_NC else []
+        self._take(command)
+        if self._size > MAX_EXTENDED_NC:
+            self.drop()
         return bool(self._parts)
 
     def end(self, command: CommandAPDU) -> tuple[CommandAPDU, list[CommandAPDU]]:
@@ -37,21 +45,19 @@ class Chain:
         Returns:
             The whole command, and all parts as the card is to get them.
         """
-        parts = [*self._continued_by(command), command]
-        self._parts = []
+        self._take(command)
+        parts = self._parts
+        self.drop()
         return replace(command, data=b"".join(part.data for part in parts)), parts
 
-    def _continued_by(self, command: CommandAPDU) -> list[CommandAPDU]:
-        """Gives the parts before a command; none if it begins anew."""
-        if not self._parts or _header(self._parts[-1]) != _header(command):
-            return []
-        return self._parts
+    def _take(self, command: CommandAPDU) -> None:
+        """Adds a command to the parts before it, if it does not begin anew."""
+        if self._parts and _header(self._parts[-1]) != _header(command):
+            self.drop()
+        self._parts.append(command)
+        self._size += len(command.data)
 
 
 def _header(command: CommandAPDU) -> tuple[int, int, int, int]:
     """What all commands of a chain have in common; the bit for chaining is not."""
     return command.cla & ~0x10, command.ins, command.p1, command.p2
-
-
-def _size(parts: list[CommandAPDU]) -> int:
-    return sum(len(part.data) for part in parts)

@@ -58,14 +58,27 @@ class Rules:
     confirm: frozenset[Operation]
 
 
-class _Refusal(Exception):  # noqa: N818 (an outcome, not an error)
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a command was not let through.
+
+    Attributes:
+        judgement: what the command would have done.
+        reason: `policy`, `consent` or `retry-floor`.
+        sw: the status word that it was answered with.
+    """
+
+    judgement: Judgement
+    reason: str
+    sw: int
+
+
+class _Refused(Exception):  # noqa: N818 (an outcome, not an error)
     """A command is not let through."""
 
     def __init__(self, judgement: Judgement, reason: str, sw: int) -> None:
         super().__init__(reason)
-        self.judgement: Final = judgement
-        self.reason: Final = reason
-        self.sw: Final = sw
+        self.refusal: Final = Refusal(judgement, reason, sw)
 
 
 class Guard(Card):
@@ -77,6 +90,9 @@ class Guard(Card):
         guest: who it is guarded from.
         consent: asks the person; needed if the rules have anything to confirm.
         ledger: what is known of the retry counters of each card, by its ATR.
+
+    Attributes:
+        refusal: why the last command was not let through; None if it was.
     """
 
     def __init__(
@@ -90,6 +106,7 @@ class Guard(Card):
         assert consent is not None or not rules.confirm
         self.card: Final = card
         self._rules = rules
+        self.refusal: Refusal | None = None
         self._guest = guest or Guest()
         self._consent = consent
         self._ledger = {} if ledger is None else ledger
@@ -116,6 +133,7 @@ class Guard(Card):
 
     async def transmit(self, command: bytes) -> bytes:
         """See `Card.transmit`."""
+        self.refusal = None
         try:
             apdu = CommandAPDU.decode(command)
         except RemoteProtocolError:
@@ -123,16 +141,17 @@ class Guard(Card):
             return ResponseAPDU(sw=StatusWord.WRONG_LENGTH).encode()
         try:
             return (await self._answer(apdu)).encode()
-        except _Refusal as refusal:
+        except _Refused as refused:
             self._chain.drop()
-            self._log(refusal)
-            return ResponseAPDU(sw=refusal.sw).encode()
+            self.refusal = refused.refusal
+            self._log(refused.refusal)
+            return ResponseAPDU(sw=refused.refusal.sw).encode()
 
     def _forget(self) -> None:
         self._chain.drop()
         self._selection.forget()
 
-    def _log(self, refusal: _Refusal) -> None:
+    def _log(self, refusal: Refusal) -> None:
         judgement = refusal.judgement
         reference = {} if judgement.reference is None else {"key": judgement.reference}
         log.warning(
@@ -166,7 +185,7 @@ class Guard(Card):
 
     def _check_policy(self, judgement: Judgement) -> None:
         if not judgement.operations <= self._rules.policy:
-            raise _Refusal(judgement, "policy", judgement.refusal)
+            raise _Refused(judgement, "policy", judgement.refusal)
 
     async def _check_consent(self, judgement: Judgement, selected: Selected) -> None:
         operations = judgement.operations & self._rules.confirm
@@ -185,7 +204,7 @@ class Guard(Card):
             with trio.move_on_after(request.timeout):
                 agreed = await self._consent.ask(request)
         if not agreed:
-            raise _Refusal(judgement, "consent", StatusWord.CONDITIONS_NOT_SATISFIED)
+            raise _Refused(judgement, "consent", StatusWord.CONDITIONS_NOT_SATISFIED)
 
     async def _try_pin(
         self, command: CommandAPDU, counter: Counter, judgement: Judgement
@@ -193,7 +212,7 @@ class Guard(Card):
         """Lets a PIN be compared, if a try is left for the guest."""
         if not await self._floor.begin(command, counter, self._ask):
             sw = StatusWord.AUTHENTICATION_METHOD_BLOCKED
-            raise _Refusal(judgement, "retry-floor", sw)
+            raise _Refused(judgement, "retry-floor", sw)
         response = await self._send_all([command], CommandClass.of(command.cla).channel)
         self._floor.note(counter, response.sw)
         return ResponseAPDU(response.data, self._floor.shown(command, response.sw))

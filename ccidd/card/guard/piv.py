@@ -35,13 +35,14 @@ _SYMMETRIC: Final = {0x00, 0x03, 0x08, 0x0A, 0x0C}
 _RSA: Final = {0x05, 0x06, 0x07, 0x16}
 
 _DECRYPTION_KEYS: Final = frozenset({KeyReference.KEY_MANAGEMENT, *RETIRED_KEYS})
-_KEY_NAMES: Final[dict[int, str]] = {
+KEY_NAMES: Final[dict[int, str]] = {
     KeyReference.AUTHENTICATION: "PIV authentication",
     KeyReference.SIGNATURE: "digital signature",
     KeyReference.KEY_MANAGEMENT: "key management",
     KeyReference.CARD_AUTHENTICATION: "card authentication",
     **{key: f"retired key management {i}" for i, key in enumerate(RETIRED_KEYS, 1)},
 }
+"""The asymmetric keys by their references, for people."""
 
 # Instructions of which the parameters do not matter.
 _SIMPLE: Final[dict[int, tuple[str, Operation]]] = {
@@ -110,9 +111,9 @@ def _general_authenticate(command: CommandAPDU) -> Judgement:
         asks = command.data == _ASK_FOR_CHALLENGE
         operation = Operation.READ if asks else Operation.WRITE
         return Judgement(name, frozenset({operation}), reference)
-    if command.p2 not in _KEY_NAMES or not _fits(command.p1, command.p2):
+    if command.p2 not in KEY_NAMES or not _fits(command.p1, command.p2):
         return _unclear(command)
-    key = _KEY_NAMES[command.p2]
+    key = KEY_NAMES[command.p2]
     if command.cla & _CHAINING:
         # The template is judged when all of it is there.
         return Judgement(name, NOTHING, reference, key)

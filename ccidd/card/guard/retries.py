@@ -78,6 +78,11 @@ class Counter:
     kind: Kind
     reference: int
 
+    @property
+    def name(self) -> str:
+        """The PIN's reference, as its specification numbers it; `code` where it has none."""
+        return "code" if self.reference == _SECRET_CODE else f"{self.reference:02X}"
+
 
 @dataclass(slots=True)
 class Counts:
@@ -203,7 +208,7 @@ class RetryFloor:
         if left is None and counter.reference != _SECRET_CODE and not is_puk:
             question = CommandAPDU(_class(command), Instruction.VERIFY, 0, counter.reference)
             sw = (await send(question)).sw
-            left, verified = _counted(sw), sw == StatusWord.SUCCESS
+            left, verified = counted(sw), sw == StatusWord.SUCCESS
         if counter.kind is Kind.PIV and (is_puk or verified):
             left = await _ask_metadata(command, counter, send)
         return left
@@ -214,7 +219,7 @@ def _class(command: CommandAPDU) -> int:
     return command.cla if CommandClass.of(command.cla).form is Form.INTERINDUSTRY else 0x00
 
 
-def _counted(sw: int) -> int | None:
+def counted(sw: int) -> int | None:
     """Gives the tries left that a status word tells of."""
     if sw == StatusWord.AUTHENTICATION_METHOD_BLOCKED:
         return 0

@@ -28,10 +28,11 @@ class PinentryConsent(Consent):
 
     async def ask(self, request: ConsentRequest) -> bool:
         """See `Consent.ask`."""
-        return await self._pinentry.confirm(_question(request), request.timeout)
+        return await self._pinentry.confirm(describe(request), request.timeout)
 
 
-def _question(request: ConsentRequest) -> str:
+def describe(request: ConsentRequest) -> str:
+    """Says in some lines, for people, who asks for what."""
     verb = _VERBS.get(request.operations, "sign or decrypt")
     guest = " ".join(request.guest.split())[:_MAX_NAME]
     return f"{guest} asks to {verb}\nwith {_key(request)}\nof the {request.card}."

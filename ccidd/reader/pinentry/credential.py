@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
-from ccidd.keys.files import read_secret
+from ccidd.keys.files import CREDENTIAL, located, read_secret
 from ccidd.reader.pinentry.source import (
     EntryRequest,
     NoPin,
@@ -33,8 +33,8 @@ class CredentialPin(PinSource):
     Modification is declined: the file could not follow it.
 
     Args:
-        name: the file's path; a name without a slash is one of the credentials that systemd
-            passes, if it passes any.
+        name: the file's path, or credential:NAME; a name without a slash is that of a credential
+            as well, if systemd passes any.
         environ: where systemd says where they are.
 
     Attributes:
@@ -45,9 +45,9 @@ class CredentialPin(PinSource):
     """
 
     def __init__(self, name: str, environ: Mapping[str, str] = os.environ) -> None:
-        credentials = environ.get("CREDENTIALS_DIRECTORY")
-        in_credentials = credentials is not None and "/" not in name
-        self.path: Final = Path(credentials or "", name) if in_credentials else Path(name)
+        if "CREDENTIALS_DIRECTORY" in environ and "/" not in name:
+            name = CREDENTIAL + name.removeprefix(CREDENTIAL)
+        self.path: Final = located(Path(name), environ)
         # A read that hangs holds up this source alone, and just one thread.
         self._limiter: Final = trio.CapacityLimiter(1)
         self._read()

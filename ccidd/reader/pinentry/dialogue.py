@@ -116,7 +116,7 @@ class Dialogue:
             PinentryError: The pinentry fails.
             RemoteProtocolError: It does not keep to the protocol.
         """
-        await self._demand("SETDESC", _description(request))
+        await self._demand("SETDESC", describe(request))
         try:
             if isinstance(request, ModificationRequest):
                 return await self._modify(request)
@@ -192,7 +192,7 @@ class Dialogue:
             pin, repeated = await self._get_pin()
             if request.accepts(pin):
                 return pin, repeated
-            error = f"A PIN of {_digits(request)} is needed."
+            error = f"A PIN of {digits(request)} is needed."
         raise _Ended(NoPin.CANCELLED)
 
     async def _get_pin(self) -> tuple[bytes, bool]:
@@ -261,16 +261,19 @@ def _refusal(what: str, result: Err) -> PinentryError:
     return PinentryError(f"it refuses {what}: error {result.code} {_one_line(result.text)}")
 
 
-def _description(request: EntryRequest) -> str:
-    reader, card = (_one_line(name)[:_MAX_NAME] for name in (request.reader, request.card))
+def describe(request: EntryRequest) -> str:
+    """Says in some lines, for people, who asks for what."""
+    names = (request.guest, request.reader, request.card)
+    guest, reader, card = (_one_line(name)[:_MAX_NAME] for name in names)
     what = "a new PIN" if isinstance(request, ModificationRequest) else "the PIN"
     return (
-        f"A guest asks for {what} of {card},\nin slot {request.slot} of {reader}.\n"
-        f"It has {_digits(request)}."
+        f"{guest} asks for {what} of {card},\nin slot {request.slot} of {reader}.\n"
+        f"It has {digits(request)}."
     )
 
 
-def _digits(request: EntryRequest) -> str:
+def digits(request: EntryRequest) -> str:
+    """Says how long the PINs of a request are."""
     fewest, most = max(1, request.min_digits), request.max_digits
     if fewest == most:
         return f"{most} digit{'s' if most > 1 else ''}"

@@ -22,6 +22,7 @@ class EntryRequest:
         min_digits: the fewest digits of each PIN; no PIN is empty, even where this is 0.
         max_digits: the most digits of each PIN.
         timeout: seconds for the whole entry, all PINs and all attempts; more than 0.
+        guest: who asks, for people, where that is known.
     """
 
     reader: str
@@ -30,8 +31,9 @@ class EntryRequest:
     min_digits: int
     max_digits: int
     timeout: float
+    guest: str = "A guest"
 
-    def accepts(self, pin: bytes) -> bool:
+    def accepts(self, pin: bytes | bytearray) -> bool:
         """Tells whether a PIN has only digits, and as many as are allowed."""
         return pin.isdigit() and self.min_digits <= len(pin) <= self.max_digits
 

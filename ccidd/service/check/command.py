@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from ccidd.service.check.running import TIMEOUT, run_checks
 from ccidd.service.check.state import StatePlace
 from ccidd.service.configfile import survey_configuration
 from ccidd.service.configuration import Configuration
+from ccidd.service.control.options import ControlOptions
 from ccidd.service.parser import path, state_directory
 from ccidd.service.state import find_key_file
 
@@ -44,7 +45,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(
-    options: argparse.Namespace, configuration: Configuration | None, file: Path | None
+    options: argparse.Namespace,
+    configuration: Configuration | None,
+    file: Path | None,
+    control: Sequence[ControlOptions] = (),
 ) -> None:
     """Runs the checks, and prints what they find.
 
@@ -52,6 +56,7 @@ def run(
         options: those of serving, and of `add_options`.
         configuration: what the command line says, if there is no file.
         file: the configuration file, if there is one.
+        control: the control sockets that are to be there beside those of the file.
 
     Raises:
         UserError: There is no place for the state.
@@ -59,7 +64,7 @@ def run(
     """
     # What is worth telling is found.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    findings = _findings(options, configuration, file)
+    findings = _findings(options, configuration, file, control)
     errors, warnings = (
         sum(each.severity is severity for each in findings)
         for severity in (Severity.ERROR, Severity.WARNING)
@@ -77,7 +82,10 @@ def run(
 
 
 def _findings(
-    options: argparse.Namespace, configuration: Configuration | None, file: Path | None
+    options: argparse.Namespace,
+    configuration: Configuration | None,
+    file: Path | None,
+    control: Sequence[ControlOptions],
 ) -> list[Finding]:
     problems = []
     if configuration is None:
@@ -87,6 +95,11 @@ def _findings(
         except UserError as error:
             return [refusal(error)]
         problems = [refusal(each) for each in refusals]
+    configuration = replace(
+        configuration,
+        control=(*control, *configuration.control),
+        metrics_file=options.metrics_file or configuration.metrics_file,
+    )
     directory = state_directory(options.state_dir or configuration.state_dir)
     key_file = find_key_file(options.state_key_file or configuration.state_key_file, os.environ)
     subject = Subject(configuration, StatePlace(directory, key_file), file, options.qemu)

@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ccidd.errors import UserError
+from ccidd.keys.files import located
 from ccidd.service.state.directory import open_file, sync_directory
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -54,9 +55,14 @@ class KeyFile:
 
 
 def find_key_file(chosen: Path | None, environ: Mapping[str, str]) -> KeyFile | None:
-    """Gives the key file that an option names, or else systemd's credential, if there is one."""
+    """Gives the key file that an option names, or else systemd's credential, if there is one.
+
+    Raises:
+        UserError: The option names a credential that is not there.
+    """
     if chosen is not None:
-        return KeyFile(chosen)
+        file = located(chosen, environ)
+        return KeyFile(file, private=file == chosen)
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         credential = Path(directory) / CREDENTIAL
         if credential.exists():

@@ -6,7 +6,6 @@ Source: libcacard 2.8, vscclient ("vscclient [-c <certname> .. -e <emul_args> -d
 """
 
 import argparse
-import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, NoReturn
 
-import structlog
 import trio
 
 from ccidd import __version__
@@ -22,7 +20,7 @@ from ccidd.card.guard.guest import Guest
 from ccidd.errors import UserError
 from ccidd.reader.slot import Slot
 from ccidd.service.daemon import serve
-from ccidd.service.log import configure_log
+from ccidd.service.log import configure_log, set_log_level
 from ccidd.service.parser import (
     OneLineParser,
     add_state_options,
@@ -161,10 +159,7 @@ def _run(arguments: Sequence[str]) -> None:
         connector = _connector(options)
     except UserError as error:
         parser.error(str(error))
-    configure_log("debug")
-    # The level may change, and so no logger may be kept.
-    structlog.configure(cache_logger_on_first_use=False)
-    _set_debug_level(options.debug)
+    configure_log(_log_level(options.debug))
     with open_state(options) as state:
         guest = Guest()
         sources = Sources(emulation, state, guest).open()
@@ -172,7 +167,7 @@ def _run(arguments: Sequence[str]) -> None:
         slots, fillings = fill([source.supply for source in sources], len(names))
         seen = Slot()
         readers = Readers([Reader(*each) for each in zip(names, slots, strict=True)], seen)
-        commands = Commands(readers, options.debug, _set_debug_level)
+        commands = Commands(readers, options.debug, lambda level: set_log_level(_log_level(level)))
 
         async def take_commands() -> None:
             await connector.reached.wait()
@@ -218,8 +213,7 @@ def _connector(options: argparse.Namespace) -> Connector:
     return Connector(f"{host}:{port}", Reconnect(options.reconnect), "HOST PORT ")
 
 
-def _set_debug_level(level: int) -> None:
-    chosen = logging.WARNING if level <= 0 else logging.INFO
-    if level > _VERBOSE:
-        chosen = logging.DEBUG
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(chosen))
+def _log_level(debug_level: int) -> str:
+    if debug_level <= 0:
+        return "warning"
+    return "debug" if debug_level > _VERBOSE else "info"

@@ -7,7 +7,7 @@
 They are written here, and read by others.
 """
 
-from ccid_protocol.capture.pcapng import enhanced_packet, file_header
+from ccid_protocol.capture.pcapng import enhanced_packet, file_header, interface_statistics
 from ccid_protocol.capture.usbmon import (
     LINKTYPE_USB_LINUX_MMAPPED,
     Event,
@@ -20,4 +20,5 @@ __all__ = [
     "Transfer",
     "enhanced_packet",
     "file_header",
+    "interface_statistics",
 ]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The blocks of a pcapng file: its head, and packets with comments.
+"""The blocks of a pcapng file: its head, packets with comments, and how many were left out.
 
 Source: draft-ietf-opsawg-pcapng: 3 (general structure), 4.1 (section header), 4.2 (interface
-description), 4.3 (enhanced packet).
+description), 4.3 (enhanced packet), 4.6 (interface statistics).
 
 The file is little-endian, with one interface, whose clock counts nanoseconds.
 """
@@ -13,6 +13,7 @@ from typing import Final
 
 _SECTION_HEADER: Final = 0x0A0D0D0A
 _INTERFACE_DESCRIPTION: Final = 1
+_INTERFACE_STATISTICS: Final = 5
 _ENHANCED_PACKET: Final = 6
 
 _END_OF_OPTIONS: Final = 0
@@ -21,6 +22,8 @@ _APPLICATION: Final = 4
 _INTERFACE_NAME: Final = 2
 _TIME_RESOLUTION: Final = 9
 _NANOSECONDS: Final = bytes([9])
+_RECEIVED: Final = 4
+_DROPPED: Final = 5
 
 _BLOCK: Final = struct.Struct("<II")  # 3.1: type and total length, which is there again at the end
 _LENGTH: Final = struct.Struct("<I")
@@ -28,6 +31,8 @@ _OPTION: Final = struct.Struct("<HH")  # 3.5: code and length
 _SECTION: Final = struct.Struct("<IHHq")  # 4.1: byte-order magic, version, section length
 _INTERFACE: Final = struct.Struct("<HHI")  # 4.2: link type, reserved, snap length
 _PACKET: Final = struct.Struct("<IIIII")  # 4.3: interface, time (high, low), captured, original
+_STATISTICS: Final = struct.Struct("<III")  # 4.6: interface, time (high, low)
+_COUNTER: Final = struct.Struct("<Q")
 
 _BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 _LENGTH_UNKNOWN: Final = -1
@@ -58,10 +63,25 @@ def enhanced_packet(time: int, data: bytes, comment: str = "") -> bytes:
         data: the packet, whole.
         comment: what Wireshark shows beside it.
     """
-    time &= 0xFFFFFFFF_FFFFFFFF
-    fields = _PACKET.pack(0, time >> 32, time & 0xFFFFFFFF, len(data), len(data))
+    fields = _PACKET.pack(0, *_halves(time), len(data), len(data))
     options = _options([(_COMMENT, comment.encode())])
     return _block(_ENHANCED_PACKET, fields + _padded(data) + options)
+
+
+def interface_statistics(time: int, *, received: int, dropped: int) -> bytes:
+    """Gives what a file may end with.
+
+    Args:
+        time: nanoseconds since 1970.
+        received: how many packets there were.
+        dropped: how many of them are not in the file.
+    """
+    counters = [(_RECEIVED, _COUNTER.pack(received)), (_DROPPED, _COUNTER.pack(dropped))]
+    return _block(_INTERFACE_STATISTICS, _STATISTICS.pack(0, *_halves(time)) + _options(counters))
+
+
+def _halves(time: int) -> tuple[int, int]:
+    return time >> 32 & 0xFFFFFFFF, time & 0xFFFFFFFF
 
 
 def _block(kind: int, body: bytes) -> bytes:

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from ccidd.errors import UserError
-from ccidd.keys.files import load_credentials, read_secret
+from ccidd.keys.files import load_credentials, located, read_secret
 from ccidd.keys.key import KeyAlgorithm
 from credentials import credential, private_key
 
@@ -302,3 +302,26 @@ def test_a_secret_is_the_first_line(tmp_path: Path, content: bytes) -> None:
 def test_an_empty_secret_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UserError, match="is empty"):
         read_secret(write(tmp_path, content))
+
+
+def test_a_credential_of_systemds_is_read_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "alice.pin").write_bytes(b"123456\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read_secret(Path("credential:alice.pin")) == b"123456"
+    assert located(Path("alice.pin")) == Path("alice.pin")
+
+
+@pytest.mark.parametrize("name", ["bob.pin", "", ".", "../credentials/alice.pin"])
+def test_what_systemd_did_not_pass_is_no_credential(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    (directory / "alice.pin").write_bytes(b"123456\n")
+    with pytest.raises(UserError, match="passed no credential"):
+        located(Path(f"credential:{name}"), {"CREDENTIALS_DIRECTORY": str(directory)})
+
+
+def test_without_systemd_there_are_no_credentials() -> None:
+    with pytest.raises(UserError, match="service of systemd's with LoadCredential="):
+        located(Path("credential:alice.pin"), {})

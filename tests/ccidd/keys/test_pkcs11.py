@@ -209,6 +209,7 @@ def test_the_object_may_be_named_as_its_private_key_is(softhsm: SoftHsm) -> None
         (uri(token="token", pin_file=Path("relative")), "pin-source"),
         (uri(token="token", pin_file=Path("/nowhere/pin")), "cannot read /nowhere/pin"),
         (f"{uri(token='token')}&pin-source=|command", "pin-source"),
+        (f"{uri(token='token')}&pin-source=credential:pin", "LoadCredential=pin"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_line(softhsm: SoftHsm, name: str, message: str) -> None:

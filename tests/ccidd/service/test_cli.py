@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from authority import Authority
 from ccid_protocol import vscard
 from ccidd import __version__
 from programs import CCIDD, run_ccidd, started
@@ -84,7 +86,7 @@ def test_version_is_printed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of --socket-path, --fd or --connect is needed"),
+        ([], "one of --socket-path, --fd, --listen or --connect is needed"),
         (["--socket-path=x", "--fd=3"], "not allowed with argument"),
         (["--socket-path=x", "--connect=y"], "not allowed with argument"),
         (["--fd=3", "--connect=y"], "not allowed with argument"),
@@ -106,6 +108,32 @@ def test_version_is_printed() -> None:
             "one slot; give it one card",
         ),
         (["--socket-path=x", "--state-key-file="], "argument --state-key-file: a path is needed"),
+        (["--socket-path=x", "--socket-mode=rw"], "--socket-mode=rw: this is no mode"),
+        (["--socket-path=x", "--socket-group=?"], "--socket-group=?: there is no such group"),
+        (["--fd=3", "--socket-mode=0660"], "--socket-mode is for the socket that --socket-path"),
+        (["--connect=y", "--socket-group=0"], "--socket-group is for the socket that --socket-p"),
+        (["--socket-path=x", "--allow=uid:?"], "--allow=uid:?: there is no such user"),
+        (["--listen=host:1"], "TCP is for TLS: give certificates as QEMU's tls-creds-x509"),
+        (["--connect=host:1"], "or do without by --insecure-tcp=on, and whoever reaches"),
+        (["--connect=host:1", "--insecure-tcp=off"], "TCP is for TLS"),
+        (["--connect=host:1", "--insecure-tcp"], "argument --insecure-tcp: expected one argument"),
+        (["--listen=host", "--tls-creds=x"], "--listen=host is not HOST:PORT"),
+        (["--listen=host:65536", "--tls-creds=x"], "--listen=host:65536 is not HOST:PORT"),
+        (["--listen=a..b:1", "--tls-creds=x"], "--listen=a..b:1 has no host name before its port"),
+        (["--listen=host:1", "--fd=3"], "not allowed with argument"),
+        (["--listen=host:1", "--insecure-tcp=on", "--tls-creds=x"], "not allowed with --tls-creds"),
+        (["--listen=host:1", "--tls-creds=x", "--tls-hostname=y"], "is for --connect=HOST:PORT"),
+        (["--connect=host:1", "--insecure-tcp=on", "--tls-hostname=y"], "go with --tls-creds"),
+        (["--listen=host:1", "--insecure-tcp=on", "--allow=cert:CN=a"], "go with --tls-creds"),
+        (["--socket-path=x", "--tls-creds=y"], "--tls-creds is for TCP"),
+        (["--socket-path=x", "--insecure-tcp=on"], "--insecure-tcp is for TCP"),
+        (["--connect=x", "--tls-hostname=y"], "--tls-hostname is for TCP"),
+        (
+            ["--connect=host:1", "--tls-creds=x", "--allow=gid:0"],
+            "are for Unix sockets: TCP",
+        ),
+        (["--socket-path=x", "--allow=cert:CN=a"], "--allow=cert:… is for TCP"),
+        (["--socket-path=x", "--transport=serial", "--allow=uid:0"], "--allow is for sockets"),
         (["--socket=x"], "unrecognized arguments: --socket=x"),
         (["socket"], "unrecognized arguments: socket"),
         (["card"], "required: COMMAND"),
@@ -131,6 +159,11 @@ def test_wrong_options_are_one_line_and_status_2(arguments: list[str], message: 
             "cannot read /nonexistent",
         ),
         (["--socket-path=x", "--card=piv,card=alice"], "there is no card alice in"),
+        (
+            ["--listen=127.0.0.1:1", "--tls-creds=/nonexistent"],
+            "cannot read /nonexistent/ca",
+        ),
+        (["--listen=nowhere.invalid:1", "--insecure-tcp=on"], "cannot listen on nowhere.invalid:1"),
         (["--socket-path=x", "--state-key-file=/nonexistent"], "cannot use /nonexistent: No such"),
     ],
 )
@@ -256,6 +289,58 @@ async def test_an_inherited_listening_socket(
         await use_card(connect(socket_path), process.terminate)
         assert process.wait(5) == 0
     assert socket_path.exists()
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_an_inherited_tcp_socket_needs_tls(options: tuple[str, ...], *, listens: bool) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as connected,
+    ):
+        fd = (listening if listens else connected).fileno()
+        result = subprocess.run(
+            [*options, f"--fd={fd}"], pass_fds=[fd], check=False, capture_output=True, text=True
+        )
+    assert result.returncode == 2
+    assert "TCP is for TLS" in result.stderr
+
+
+async def test_tcp_without_tls_is_served_loudly(tmp_path: Path, options: tuple[str, ...]) -> None:
+    log = tmp_path / "log"
+    with started([*options, "--listen=127.0.0.1:0", "--insecure-tcp=on"], log=log) as process:
+        while (found := re.search(r"address=127\.0\.0\.1:(\d+)", log.read_text())) is None:
+            assert process.poll() is None
+            await trio.sleep(0.05)
+        connection = socket.create_connection(("127.0.0.1", int(found[1])))
+        await use_card(connection, process.terminate)
+        assert process.wait(5) == 0
+    assert "level=warning event=tcp_without_tls" in log.read_text()
+
+
+async def test_tcp_with_tls_is_served(tmp_path: Path, options: tuple[str, ...]) -> None:
+    authority = Authority("authority")
+    creds = authority.write(tmp_path / "creds", "client", authority.issue("ccidd"))
+    authority.write(tmp_path / "creds", "server", authority.issue("qemu"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=creds / "ca-cert.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(creds / "server-cert.pem", creds / "server-key.pem")
+    (listening,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    target = f"--connect=127.0.0.1:{listening.socket.getsockname()[1]}"
+    log = tmp_path / "log"
+    with started([*options, target, f"--tls-creds={creds}"], log=log) as process:
+        with trio.fail_after(60):
+            async with listening:
+                stream = trio.SSLStream(
+                    await listening.accept(), context, server_side=True, https_compatible=True
+                )
+            peer = QemuPeer(stream)
+            async with stream, trio.open_nursery() as nursery:
+                nursery.start_soon(peer.run)
+                await peer.until(lambda: peer.atr)
+                assert (await peer.transmit(SELECT_PIV))[-2:] == b"\x90\x00"
+                process.terminate()
+        assert process.wait(5) == 0
+    assert peer.seen[-2:] == [vscard.CardRemove(0), vscard.ReaderRemove(0)]
 
 
 async def test_a_connection_that_never_spoke_vscard_is_a_failure(

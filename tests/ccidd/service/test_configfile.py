@@ -12,9 +12,13 @@ WHOLE = """
 state-dir = "/var/lib/ccidd"
 state-key-file = "/etc/ccidd/key"
 log-level = "debug"
+log-format = "json"
 
 [readers.alice]
 socket-path = "/run/ccidd/alice.sock"
+socket-mode = "0660"
+socket-group = "0"
+allow = ["uid:1,gid:2", "uid:3"]
 reader = { level = "short", slots = 4 }
 trace = "/tmp/alice.pcapng"
 
@@ -32,10 +36,16 @@ card = "carol"
 transport = "vscard"
 connect = "localhost:2001"
 trace = "bob.pcapng"
+tls-creds = "/etc/pki/qemu"
+tls-hostname = "qemu.example.org"
 unsafe-trace-secrets = true
 cards = [{ type = "piv", card = "bob", vendor-extensions = false }]
 
 [readers.carol]
+
+[readers.dave]
+listen = "[::]:2002"
+insecure-tcp = true
 """
 
 
@@ -51,6 +61,9 @@ def test_a_whole_file(tmp_path: Path) -> None:
             ReaderConfiguration(
                 name="alice",
                 socket_path=Path("/run/ccidd/alice.sock"),
+                socket_mode="0660",
+                socket_group="0",
+                allow=("uid:1,gid:2", "uid:3"),
                 options={"level": "short", "slots": "4"},
                 cards=(
                     CardOptions(
@@ -69,15 +82,19 @@ def test_a_whole_file(tmp_path: Path) -> None:
                 name="bob",
                 transport="vscard",
                 connect="localhost:2001",
+                tls_creds=Path("/etc/pki/qemu"),
+                tls_hostname="qemu.example.org",
                 cards=(CardOptions("piv", {"card": ("bob",), "vendor-extensions": ("off",)}),),
                 trace=Path("bob.pcapng"),
                 trace_has_secrets=True,
             ),
             ReaderConfiguration(name="carol", fd=4),
+            ReaderConfiguration(name="dave", listen="[::]:2002", insecure_tcp=True),
         ),
         state_dir=Path("/var/lib/ccidd"),
         state_key_file=Path("/etc/ccidd/key"),
         log_level="debug",
+        log_format="json",
     )
 
 
@@ -93,10 +110,10 @@ AT = 'socket-path = "x"\n'
         ("a = [", "Invalid value (at end of document)"),
         ("x = 1\nx = 2\n", "Cannot overwrite a value (at line 2"),
         ("stat-dir = 'x'", "there is no key 'stat-dir' here; did you mean state-dir?"),
-        ("quux = 1", "no key 'quux' here; known are log-level, readers, state-dir, state-key-file"),
+        ("quux = 1", "no key 'quux' here; known are control, "),
         ("state-dir = ''", ": state-dir: this is to be a string that is not empty"),
         ("log-level = 'debgu'", "log-level: this is to be one of debug, info, warning, error; did"),
-        ("[readers.a]", ": readers.a: one of socket-path, fd or connect is needed"),
+        ("[readers.a]", ": readers.a: one of socket-path, fd, listen or connect is needed"),
         ("[readers.a]\nsocket-pth = 'x'", "readers.a: there is no key 'socket-pth' here; did you"),
         (f"[readers.a]\n{AT}fd = 3", ": readers.a.fd: this is not allowed with socket-path"),
         ("[readers.a]\nfd = true", ": readers.a.fd: this is to be a number"),
@@ -126,6 +143,16 @@ AT = 'socket-path = "x"\n'
             "readers.a.cards[0].card: this is to be a string, a number, true or false, or a list",
         ),
         (f"[readers.a]\n{AT}[readers.b]\n{AT}", ": readers.b: the readers a and b are at x"),
+        (f"[readers.a]\n{AT}allow = 'uid:?'", "a.allow: uid:?: there is no such user"),
+        (f"[readers.a]\n{AT}allow = [1]", "a.allow: this is to be a string that is not empty, or"),
+        (f"[readers.a]\n{AT}socket-mode = 432", "readers.a.socket-mode: this is to be a string"),
+        ("[readers.a]\nlisten = 'host:1'", "readers.a: TCP is for TLS: give certificates as QEMU"),
+        ("[readers.a]\nlisten = 'x'", "readers.a.listen: x is not HOST:PORT"),
+        ("[readers.a]\nlisten = 'x:1'\ninsecure-tcp = 'on'", "insecure-tcp: this is to be true or"),
+        (
+            "[readers.a]\nfd = 9999\n[readers.b]\nfd = 9999",
+            "the readers a and b are at 9999",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:

@@ -3,6 +3,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,10 @@ class Manager:
             except BlockingIOError:
                 return datagrams
 
+    def received_descriptor(self) -> tuple[str, int]:
+        text, (descriptor,), _flags, _address = socket.recv_fds(self._socket, 1000, 1)
+        return text.decode(), descriptor
+
     def close(self) -> None:
         self._socket.close()
 
@@ -49,6 +54,30 @@ def test_the_manager_is_told(manager: Manager, tmp_path: Path) -> None:
     notifier.ready()
     notifier.stopping()
     assert manager.heard() == ["STATUS=at rest", "READY=1", "STOPPING=1"]
+
+
+def test_a_reload_comes_with_its_time(manager: Manager, tmp_path: Path) -> None:
+    before = time.monotonic_ns() // 1000
+    Notifier(str(tmp_path / "notify")).reloading()
+    (heard,) = manager.heard()
+    reloading, at = heard.split("\n")
+    assert reloading == "RELOADING=1"
+    assert before <= int(at.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+
+
+def test_a_descriptor_is_stored_and_forgotten(manager: Manager, tmp_path: Path) -> None:
+    notifier = Notifier(str(tmp_path / "notify"))
+    reading, writing = os.pipe()
+    notifier.store("alice", writing)
+    os.close(writing)
+    text, stored = manager.received_descriptor()
+    assert text == "FDSTORE=1\nFDNAME=alice\nFDPOLL=0"
+    os.write(stored, b"the same")
+    assert os.read(reading, 100) == b"the same"
+    for descriptor in (reading, stored):
+        os.close(descriptor)
+    notifier.forget("alice")
+    assert manager.heard() == ["FDSTOREREMOVE=1\nFDNAME=alice"]
 
 
 def test_an_abstract_address_is_one(tmp_path: Path) -> None:

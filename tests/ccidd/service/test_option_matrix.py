@@ -23,28 +23,26 @@ from ccidd.keys.key import KeyAlgorithm
 from ccidd.service import cli, configfile, options
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configuration import ReaderConfiguration
+from ccidd.service.control.server import ControlServer
 from ccidd.service.embedded import load_or_make
 from ccidd.service.options import PCSC, card_options
 from ccidd.service.service import Service
 from ccidd.service.state import State
 from crash import CHEAP
 from credentials import credential, private_key
+from option_lines import COMBINATIONS, FILE_KEYS, TOP_OPTIONS, Line
 from option_matrix import (
     CARD_OPTIONS,
-    COMBINATIONS,
-    FILE_KEYS,
     PCSC_OPTIONS,
     READER_OPTIONS,
-    TOP_OPTIONS,
     UNUSABLE,
     USAGE,
-    Line,
     Option,
 )
 from programs import run_ccidd
 from tokens import nss_database
 
-HINT = "give it a line in tests/support/option_matrix.py"
+HINT = "give it a line as tests/support/option_matrix.py says"
 
 
 # Is everything there?
@@ -76,7 +74,7 @@ def test_each_key_of_a_file_is_in_the_matrix() -> None:
         for name, lines in TOP_OPTIONS.items()
         if any(line.reader is not None or line.top is not None for line in lines)
     ]
-    keys = {*configfile._READER, *configfile._GLOBAL}
+    keys = {*configfile.READER_KEYS, *configfile._GLOBAL}
     _compare({FILE_KEYS.get(key, key) for key in keys}, set(in_file), "TOP_OPTIONS, with a file")
 
 
@@ -160,10 +158,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Bench]:
-    async def serve(service: Service) -> bool:
+    async def serve(service: Service, control: ControlServer) -> bool:
         # Sockets are opened as serving does it.
-        with contextlib.closing(service):
+        with contextlib.closing(service), contextlib.closing(control):
             service.listen()
+            control.listen()
         raise AssertionError("it is served")
 
     monkeypatch.setattr(cli, "serve", serve)
@@ -344,7 +343,12 @@ def test_wrong_together_in_a_file(line: Line, bench: Bench) -> None:
     assert last.startswith(f"ccidd: {bench.configuration}: ")
 
 
-SOCKETS: Mapping[str, str] = {"socket-path": '"@/s"', "fd": "3", "connect": '"@/s"'}
+SOCKETS: Mapping[str, str] = {
+    "socket-path": '"@/s"',
+    "fd": "3",
+    "listen": '"localhost:0"',
+    "connect": '"@/s"',
+}
 
 
 @pytest.mark.parametrize(("first", "second"), [*itertools.permutations(SOCKETS, 2)])
@@ -362,6 +366,11 @@ def test_what_is_in_the_file_is_not_beside_it(name: str, bench: Bench) -> None:
     option = f"--{name.replace('_', '-')}"
     value = {
         "fd": "=3",
+        "listen": "=localhost:0",
+        "insecure_tcp": "=on",
+        "socket_mode": "=0600",
+        "socket_group": "=root",
+        "allow": "=uid:0",
         "transport": "=vscard",
         "unsafe_trace_secrets": "",
         "card": "=piv,card=a",

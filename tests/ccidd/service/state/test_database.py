@@ -318,6 +318,8 @@ def test_the_key_is_chosen_by_option_then_by_credential(tmp_path: Path) -> None:
     (tmp_path / "ccidd.state-key").touch()
     assert find_key_file(None, credentials) == KeyFile(tmp_path / "ccidd.state-key", private=False)
     assert find_key_file(chosen, credentials) == KeyFile(chosen)
+    named = Path("credential:ccidd.state-key")
+    assert find_key_file(named, credentials) == find_key_file(None, credentials)
 
 
 def test_the_mode_of_a_credential_is_systemd_s_matter(tmp_path: Path) -> None:

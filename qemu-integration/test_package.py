@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `./dev package` makes can be installed, used, removed and purged on the release it is for.
+
+Source: Debian Policy Manual, 6 (maintainer scripts are idempotent; what a purge leaves).
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from harness.debian import REPOSITORY, mmdebstrap
+
+RELEASE = platform.freedesktop_os_release()
+
+pytestmark = pytest.mark.skipif(
+    RELEASE["ID"] != "debian", reason="a Debian package is made on Debian, for the same release"
+)
+
+# Runs in the root of a fresh Debian, without systemd.
+LIFE_OF_A_PACKAGE = r"""
+set -eux
+apt-get --yes --no-install-recommends install /ccidd.deb
+ccidd --version
+ccidd --print-capabilities
+ccidd-vscclient --version
+man ccidd | grep -- --socket-path=PATH
+man ccidd card | grep reset-management-key
+man ccidd.toml | grep socket-path
+test -e /usr/share/ccidd/backends/50-ccidd.json
+
+# With the libraries that are compiled: keys are made, modules are found.
+setpriv --reuid=nobody --clear-groups \
+    env PYTHONPATH=/tmp ccidd card create alice --state-dir=/tmp/state --key=9C=RSA-2048
+/usr/lib/ccidd/bin/python3 -I -c 'import gmpy2, PyKCS11, smartcard'
+setpriv --reuid=nobody --clear-groups \
+    ccidd --state-dir=/tmp/state --card=piv,card=alice --socket-path=/tmp/card.sock &
+for _ in $(seq 100); do test -S /tmp/card.sock || sleep 0.1; done
+kill $!
+wait $!
+
+# Again, in each state that Debian's policy names.
+sh -e /var/lib/dpkg/info/ccidd.postinst configure
+echo '# mine' >>/etc/ccidd/ccidd.toml
+apt-get --yes --no-install-recommends --reinstall install /ccidd.deb
+grep '# mine' /etc/ccidd/ccidd.toml
+mkdir -p /var/lib/ccidd
+apt-get --yes remove ccidd
+test -e /etc/ccidd/ccidd.toml -a ! -e /usr/lib/ccidd -a ! -e /usr/bin/ccidd
+apt-get --yes purge ccidd
+test -d /var/lib/ccidd
+rmdir /var/lib/ccidd
+find / -xdev -iname '*ccid*' ! -path /ccidd.deb ! -path '/var/cache/man/*' | tee /left
+test ! -s /left
+echo its life is over
+"""
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `./dev package` makes."""
+    directory = tmp_path_factory.mktemp("dist")
+    made = subprocess.run(
+        [REPOSITORY / "dev", "package", directory], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    return directory
+
+
+@pytest.fixture(scope="module")
+def package(dist: Path) -> Path:
+    (package,) = dist.glob("*.deb")
+    return package
+
+
+def test_it_lives_and_leaves_nothing(package: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(LIFE_OF_A_PACKAGE)
+    log = tmp_path / "mmdebstrap.log"
+    options = [
+        "--variant=apt",
+        "--include=man-db,python3",
+        "--aptopt=Acquire::Retries 3",
+        f"--customize-hook=upload {package} /ccidd.deb",
+        f"--customize-hook=upload {script} /script",
+        "--customize-hook=chroot $1 bash /script",
+    ]
+    mmdebstrap(RELEASE["VERSION_CODENAME"], Path("/dev/null"), log, options)
+    assert "its life is over" in log.read_text()
+
+
+def test_lintian_finds_nothing(package: Path) -> None:
+    found = subprocess.run(
+        ["lintian", "--fail-on=error,warning", package], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_the_source_and_the_wheel_have_what_they_are_made_of(dist: Path) -> None:
+    (source,) = dist.glob("*.tar.gz")
+    (wheel,) = dist.glob("*.whl")
+    with tarfile.open(source) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {
+        "dev",
+        "LICENSE",
+        "packaging/debian/rules",
+        "qemu-integration/test_package.py",
+    } <= inside
+    with zipfile.ZipFile(wheel) as archive:
+        installed = {name.partition(".data/data/")[2] for name in archive.namelist()}
+    for page in (REPOSITORY / "packaging" / "man").glob("man?/*"):
+        assert f"share/man/{page.parent.name}/{page.name}" in installed
