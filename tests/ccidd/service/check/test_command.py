@@ -165,3 +165,24 @@ def test_a_file_that_does_not_come(
     # The thread that waits for it ends.
     os.close(os.open(fifo, os.O_WRONLY))
     structlog.reset_defaults()
+
+
+def test_what_goes_with_all_readers_is_looked_at(file: Path, files: Path) -> None:
+    file.write_text(f'control = ["{files}/none/c"]\n{file.read_text()}')
+    result = run_ccidd(
+        "check", f"--config={file}", f"--control={files}/c", f"--metrics-file={files}/none/m"
+    )
+    assert f"ok       {file}: control: {files}/c can be made\n" in result.stdout
+    lacking = f"there is no directory {files}/none; make it"
+    assert f"error    {file}: control: {lacking}\n" in result.stdout
+    assert f"error    {file}: metrics-file: {lacking}\n" in result.stdout
+
+
+def test_agents_are_there_later(file: Path, files: Path) -> None:
+    text = file.read_text().replace(
+        'type = "piv", keys', 'type="piv", confirm="sign", confirm-with="agent", keys'
+    )
+    file.write_text(text + 'reader = {pin-entry = "agent"}\n')
+    result = run_ccidd("check", f"--config={file}")
+    assert f"ok       {file}: readers.bob.reader: the source of PINs can be used\n" in result.stdout
+    assert "error" not in result.stdout.replace("errors: 0", "")

@@ -75,7 +75,7 @@ def test_what_is_wrong_is_told(text: str, message: str) -> None:
 def test_a_wrong_option_ends_the_program_at_once() -> None:
     result = run_ccidd("--socket-path=x", "--control=/a", "--control=/b,role=root")
     assert result.returncode == 2
-    assert "--control=/b: there is no role 'root'" in result.stderr
+    assert "--control=/b: role: there is no role 'root'" in result.stderr
 
 
 @pytest.mark.parametrize(
