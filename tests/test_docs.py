@@ -10,6 +10,7 @@ import pytest
 
 from ccidd.service import cardcommand, cli
 from ccidd.service.cardtypes import CARD_TYPES
+from ccidd.service.check.command import check_parser
 from ccidd.service.configfile import load_configuration
 from ccidd.service.options import PCSC, READER_OPTIONS, OptionHelp, card_options
 from ccidd.service.vscclient import cli as vscclient
@@ -29,6 +30,7 @@ OF_OTHERS = {
 """Options that the documents name alone, and that are other programs'."""
 
 CARD_COMMANDS = commands_of(cardcommand._parser())
+CHECK = check_parser(cli._parser)
 PROGRAMS = {"ccidd": cli._parser(), "ccidd-vscclient": vscclient._parser()}
 
 
@@ -83,6 +85,8 @@ def options_for(program: str, arguments: list[str]) -> set[str]:
     if program == "ccidd" and arguments[:1] == ["card"]:
         command = CARD_COMMANDS.get(arguments[1] if len(arguments) > 1 else "")
         return set(options_of(command or cardcommand._parser()))
+    if program == "ccidd" and arguments[:1] == ["check"]:
+        return set(options_of(CHECK))
     return set(options_of(PROGRAMS[program]))
 
 
@@ -101,7 +105,7 @@ def test_commands_have_options_that_there_are(document: Path) -> None:
 def test_options_named_alone_are_those_of_some_program(document: Path) -> None:
     known = {
         option
-        for parser in (*PROGRAMS.values(), *CARD_COMMANDS.values())
+        for parser in (*PROGRAMS.values(), *CARD_COMMANDS.values(), CHECK)
         for option in options_of(parser)
     }
     for code in inline_code(document):

@@ -276,8 +276,7 @@ def _check(arguments: Sequence[str]) -> None:
     # Nor does serving need this.
     from ccidd.service.check import command  # noqa: PLC0415
 
-    parser = _parser("ccidd check", command.DESCRIPTION, "")
-    command.add_options(parser)
+    parser = command.check_parser(_parser)
     options = parser.parse_args(arguments)
     configuration = None
     try:

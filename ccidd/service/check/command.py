@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -23,18 +23,23 @@ from ccidd.service.check.state import StatePlace
 from ccidd.service.configfile import survey_configuration
 from ccidd.service.configuration import Configuration
 from ccidd.service.control.options import ControlOptions
-from ccidd.service.parser import path, state_directory
+from ccidd.service.parser import OneLineParser, path, state_directory
 from ccidd.service.state import find_key_file
 
-DESCRIPTION: Final = """\
+_DESCRIPTION: Final = """\
 Looks at all that serving would need, with the same options, and tells what it finds, one line each.
 Nothing is served, made or changed, and no PIN is tried. Run it as the user that ccidd runs as.
 The exit status is 0 (warnings allowed), 1 (errors) or 2 (wrong options).
 """
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that serving has not."""
+def check_parser(make_parser: Callable[[str, str, str], OneLineParser]) -> OneLineParser:
+    """Makes the parser of `ccidd check`.
+
+    Args:
+        make_parser: makes that of serving, with another name, description and epilogue.
+    """
+    parser = make_parser("ccidd check", _DESCRIPTION, "")
     parser.add_argument(
         "--qemu",
         metavar="PATH",
@@ -42,6 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="the QEMU whose devices are looked at (default: each qemu-system-… in $PATH)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    return parser
 
 
 def run(
@@ -53,7 +59,7 @@ def run(
     """Runs the checks, and prints what they find.
 
     Args:
-        options: those of serving, and of `add_options`.
+        options: those of `check_parser`.
         configuration: what the command line says, if there is no file.
         file: the configuration file, if there is one.
         control: the control sockets that are to be there beside those of the file.

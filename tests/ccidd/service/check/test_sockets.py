@@ -170,7 +170,7 @@ def test_tls_that_cannot_be_used(
 def test_tls_of_the_role_is_looked_at(tmp_path: Path) -> None:
     authority = Authority("ours")
     directory = authority.write(tmp_path / "tls", "server", authority.issue())
-    with pytest.raises(UserError, match="client-cert.pem"):
+    with pytest.raises(UserError, match=r"client-cert\.pem"):
         findings(connect="localhost:1", tls_creds=directory)
 
 
