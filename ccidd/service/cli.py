@@ -18,7 +18,6 @@ from typing import Final
 from ccidd import __version__
 from ccidd.errors import UserError
 from ccidd.service.cardtypes import CARD_TYPES
-from ccidd.service.check import command
 from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import (
     SANDBOX_MODES,
@@ -315,25 +314,22 @@ def _check_agents(configuration: Configuration) -> None:
                 raise where.error(f"agent needs a control socket for agents ({needed})", option)
 
 
-def check_parser() -> OneLineParser:
-    """Makes the parser of `ccidd check`."""
-    parser = _parser("ccidd check", command.DESCRIPTION, "")
-    command.add_options(parser)
-    return parser
-
-
 def _check(arguments: Sequence[str]) -> None:
-    parser = check_parser()
+    # Nor does serving need this.
+    from ccidd.service.check import command  # noqa: PLC0415
+
+    parser = command.check_parser(_parser)
     options = parser.parse_args(arguments)
     configuration = None
     try:
+        control = tuple(parse_control(text) for text in options.control)
         file = _file(options)
         if file is None:
             fds = [] if _sockets(options) else [AWAITED_FD]
             configuration = Configuration((_reader(options, fds),))
     except UserError as error:
         parser.error(str(error))
-    command.run(options, configuration, file)
+    command.run(options, configuration, file, control)
 
 
 def _sockets(options: argparse.Namespace) -> list[str]:
@@ -376,7 +372,7 @@ def _reader(options: argparse.Namespace, systemd_fds: Sequence[int]) -> ReaderCo
         socket_mode=options.socket_mode,
         socket_group=options.socket_group,
         allow=tuple(options.allow),
-        options=parse_reader(options.reader) if options.reader else {},
+        options={} if options.reader is None else parse_reader(options.reader),
         cards=tuple(parse_card(text) for text in options.card),
         trace=options.trace,
         trace_has_secrets=options.unsafe_trace_secrets,
