@@ -21,6 +21,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 MAX_WAITING: Final = 4 * 1024 * 1024
 """Bytes that wait for the disk."""
 
+SUFFIX: Final = ".pcapng"
+
 _MAGIC: Final = bytes.fromhex("0A0D0D0A")
 """What a pcapng file begins with."""
 
@@ -37,7 +39,7 @@ class TraceFile:
         self.path: Final = path
         self._fd = fd
         self._blocks = queue.SimpleQueue[bytes | None]()
-        # Both threads change it; neither reads what the other has yet to change.
+        # The event loop changes the one, the thread the other.
         self._taken = 0
         self._written = 0
         self._lost = 0
@@ -95,7 +97,7 @@ class TraceFile:
         try:
             while (block := self._blocks.get()) is not None:
                 size = len(block)
-                while block and not self._has_failed:
+                while block:
                     block = block[os.write(self._fd, block) :]
                 self._written += size
         except OSError as error:
@@ -109,18 +111,17 @@ def open_trace_file(path: Path) -> TraceFile:
     """Opens a file for a trace, readable by nobody else; it may block.
 
     Args:
-        path: the file; an older trace that is there is replaced.
+        path: the file; an older trace that is there is replaced, if its name is that of one.
 
     Raises:
         UserError: There is something else than a trace of the user's own.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags, 0o600)
+        fd, is_new = _open(path)
     except OSError as error:
         raise UserError(f"cannot write the trace {path}: {error.strerror}") from error
     try:
-        _check(fd, path)
+        _check(fd, path, is_new=is_new)
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
@@ -130,8 +131,21 @@ def open_trace_file(path: Path) -> TraceFile:
     return TraceFile(fd, path)
 
 
-def _check(fd: int, path: Path) -> None:
-    """Holds that a file may be replaced, and takes it for this trace alone.
+def _open(path: Path) -> tuple[int, bool]:
+    """Opens a file, and tells whether it is new."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+    except FileExistsError:
+        # Whoever may have traces made at run time is not to destroy other files by that. A
+        # database would lose its locks already when its file is opened and closed (fcntl(2)).
+        if path.suffix != SUFFIX:
+            raise UserError(f"{path} is there; traces replace {SUFFIX} files alone") from None
+        return os.open(path, flags), False
+
+
+def _check(fd: int, path: Path, *, is_new: bool) -> None:
+    """Holds that a file may be written, and takes it for this trace alone.
 
     Raises:
         UserError: It may not.
@@ -139,8 +153,7 @@ def _check(fd: int, path: Path) -> None:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         raise UserError(f"{path} is no file of your own; name another for the trace")
-    # Whoever may have traces made at run time is not to destroy other files by that.
-    if status.st_size and os.read(fd, len(_MAGIC)) != _MAGIC:
+    if not is_new and status.st_size and os.read(fd, len(_MAGIC)) != _MAGIC:
         raise UserError(f"{path} is there, and is no trace; name another for the trace")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
