@@ -66,7 +66,12 @@ class Tracer(Witness):
         Raises:
             UserError: The file cannot be used.
         """
-        self._begin(open_trace_file(path), with_secrets=with_secrets)
+        self._take(open_trace_file(path), with_secrets=with_secrets)
+
+    def begin(self) -> None:
+        """Has a trace written that was opened before the reader is served."""
+        if self._trace is not None:
+            self._trace.file.begin()
 
     async def start(self, path: Path, *, with_secrets: bool = False) -> None:
         """Begins a trace while the reader is served; see `open`.
@@ -80,7 +85,8 @@ class Tracer(Witness):
                 raise UserError(f"there is a trace already, in {self.file}; stop it first")
             # Where the disk hangs, the thread is left to itself when ccidd is to end.
             file = await trio.to_thread.run_sync(open_trace_file, path, abandon_on_cancel=True)
-            self._begin(file, with_secrets=with_secrets)
+            self._take(file, with_secrets=with_secrets)
+            self.begin()
             self.changed(path, True)
 
     async def stop(self) -> None:
@@ -130,7 +136,7 @@ class Tracer(Witness):
             self._trace.notification(notification)
             self._end_failed()
 
-    def _begin(self, file: TraceFile, *, with_secrets: bool) -> None:
+    def _take(self, file: TraceFile, *, with_secrets: bool) -> None:
         log.info("trace_started", file=str(file.path))
         if with_secrets:
             log.warning("trace_has_secrets", file=str(file.path))
