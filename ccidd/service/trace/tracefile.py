@@ -23,9 +23,6 @@ MAX_WAITING: Final = 4 * 1024 * 1024
 
 SUFFIX: Final = ".pcapng"
 
-_MAGIC: Final = bytes.fromhex("0A0D0D0A")
-"""What a pcapng file begins with."""
-
 
 class TraceFile:
     """A file that is written in the background, from `begin` on.
@@ -120,37 +117,36 @@ def open_trace_file(path: Path) -> TraceFile:
         path: the file; an older trace that is there is replaced, if its name is that of one.
 
     Raises:
-        UserError: There is something else than a trace of the user's own.
+        UserError: There is something else than a trace of the user's own, or another's.
     """
     try:
-        fd, is_new = _open(path)
+        fd = _open(path)
     except OSError as error:
         raise UserError(f"cannot write the trace {path}: {error.strerror}") from error
     try:
-        _check(fd, path, is_new=is_new)
+        _check(fd, path)
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
     except BaseException:
         os.close(fd)
         raise
     return TraceFile(fd, path)
 
 
-def _open(path: Path) -> tuple[int, bool]:
-    """Opens a file, and tells whether it is new."""
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+def _open(path: Path) -> int:
+    # The sandbox has directories in which files may be written, but not read.
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         # Whoever may have traces made at run time is not to destroy other files by that. A
         # database would lose its locks already when its file is opened and closed (fcntl(2)).
         if path.suffix != SUFFIX:
             raise UserError(f"{path} is there; traces replace {SUFFIX} files alone") from None
-        return os.open(path, flags), False
+        return os.open(path, flags)
 
 
-def _check(fd: int, path: Path, *, is_new: bool) -> None:
+def _check(fd: int, path: Path) -> None:
     """Holds that a file may be written, and takes it for this trace alone.
 
     Raises:
@@ -159,8 +155,6 @@ def _check(fd: int, path: Path, *, is_new: bool) -> None:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         raise UserError(f"{path} is no file of your own; name another for the trace")
-    if not is_new and status.st_size and os.read(fd, len(_MAGIC)) != _MAGIC:
-        raise UserError(f"{path} is there, and is no trace; name another for the trace")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -276,15 +276,17 @@ def test_links_devices_and_other_files_are_refused(file: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="is there"):
         open_trace_file(Path("/dev/null"))
     os.mkfifo(tmp_path / "fifo.pcapng")
+    reader = os.open(tmp_path / "fifo.pcapng", os.O_RDONLY | os.O_NONBLOCK)
     with pytest.raises(UserError, match="no file of your own"):
         open_trace_file(tmp_path / "fifo.pcapng")
+    os.close(reader)
     with pytest.raises(UserError, match="No such file"):
         open_trace_file(tmp_path / "none" / "trace")
-    for name, message in (("state", "replace .pcapng files alone"), ("x.pcapng", "is no trace")):
-        (tmp_path / name).write_bytes(b"SQLite format 3")
-        with pytest.raises(UserError, match=message):
-            open_trace_file(tmp_path / name)
-        assert (tmp_path / name).read_bytes() == b"SQLite format 3"
+    state = tmp_path / "state"
+    state.write_bytes(b"SQLite format 3")
+    with pytest.raises(UserError, match=r"replace \.pcapng files alone"):
+        open_trace_file(state)
+    assert state.read_bytes() == b"SQLite format 3"
 
 
 def test_two_traces_are_not_written_into_one_file(file: Path) -> None:
