@@ -18,7 +18,6 @@ from typing import Final
 from ccidd import __version__
 from ccidd.errors import UserError
 from ccidd.service.cardtypes import CARD_TYPES
-from ccidd.service.check import command
 from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import (
     SANDBOX_MODES,
@@ -32,6 +31,7 @@ from ccidd.service.control.options import (
     parse_control,
     take_control_fds,
 )
+from ccidd.service.control.roles import Role
 from ccidd.service.daemon import start
 from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
@@ -42,6 +42,7 @@ from ccidd.service.parser import (
     path,
     told_in_one_line,
 )
+from ccidd.service.requests import AGENT
 from ccidd.transport.endpoint import take_systemd_fds
 
 # What says where a reader is, and what it is like; a configuration file says it itself.
@@ -281,7 +282,7 @@ def _completed(
     configuration: Configuration, options: argparse.Namespace, control: Sequence[ControlOptions]
 ) -> Configuration:
     """Adds what the command line says, which stands over what a file says."""
-    return replace(
+    completed = replace(
         configuration,
         state_dir=options.state_dir or configuration.state_dir,
         state_key_file=options.state_key_file or configuration.state_key_file,
@@ -292,21 +293,43 @@ def _completed(
         sandbox=options.sandbox or configuration.sandbox,
         sandbox_paths=(*options.sandbox_path, *configuration.sandbox_paths),
     )
+    _check_agents(completed)
+    return completed
+
+
+def _check_agents(configuration: Configuration) -> None:
+    """Sees to it that there is a control socket where agents are asked.
+
+    Raises:
+        UserError: There is none.
+    """
+    if any(Role.AGENT in socket.roles for socket in configuration.control):
+        return
+    for reader in configuration.readers:
+        asking = [("pin-entry", reader.options.get("pin-entry"), reader.where.within("reader"))]
+        asking += [("confirm-with", card.one("confirm-with"), card.where) for card in reader.cards]
+        for option, value, where in asking:
+            if value == AGENT:
+                needed = reader.where.name("control")
+                raise where.error(f"agent needs a control socket for agents ({needed})", option)
 
 
 def _check(arguments: Sequence[str]) -> None:
-    parser = _parser("ccidd check", command.DESCRIPTION, "")
-    command.add_options(parser)
+    # Nor does serving need this.
+    from ccidd.service.check import command  # noqa: PLC0415
+
+    parser = command.check_parser(_parser)
     options = parser.parse_args(arguments)
     configuration = None
     try:
+        control = tuple(parse_control(text) for text in options.control)
         file = _file(options)
         if file is None:
             fds = [] if _sockets(options) else [AWAITED_FD]
             configuration = Configuration((_reader(options, fds),))
     except UserError as error:
         parser.error(str(error))
-    command.run(options, configuration, file)
+    command.run(options, configuration, file, control)
 
 
 def _sockets(options: argparse.Namespace) -> list[str]:
@@ -349,7 +372,7 @@ def _reader(options: argparse.Namespace, systemd_fds: Sequence[int]) -> ReaderCo
         socket_mode=options.socket_mode,
         socket_group=options.socket_group,
         allow=tuple(options.allow),
-        options=parse_reader(options.reader) if options.reader else {},
+        options={} if options.reader is None else parse_reader(options.reader),
         cards=tuple(parse_card(text) for text in options.card),
         trace=options.trace,
         trace_has_secrets=options.unsafe_trace_secrets,

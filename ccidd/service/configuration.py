@@ -105,6 +105,10 @@ class ReaderConfiguration:
                     "token",
                 )
         check_pin_source(self.options, self.where.within("reader"))
+        if self.trace_has_secrets and self.trace is None:
+            raise self.where.error(
+                f"this goes with {self.where.name('trace')}", "unsafe-trace-secrets"
+            )
         self.profile(Path("/"))
 
     def _check_sockets(self) -> None:

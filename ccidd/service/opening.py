@@ -118,7 +118,7 @@ def _reader(
 ) -> ServedReader:
     """Puts a front door before slots."""
     slots = cards.slots
-    open_endpoint = _endpoint(configuration)
+    open_endpoint = front_door(configuration)
     tracer = Tracer(configuration.transport, profile)
     if configuration.trace is not None:
         with configuration.where.naming("trace"):
@@ -158,8 +158,18 @@ def _reader(
     return reader
 
 
-def _endpoint(configuration: ReaderConfiguration) -> OpenEndpoint:
-    """Reads what stands at a front door, such as certificates; gives what opens it."""
+def front_door(configuration: ReaderConfiguration) -> OpenEndpoint:
+    """Reads what stands at a front door, such as certificates.
+
+    Args:
+        configuration: the reader that it leads to.
+
+    Returns:
+        What opens it.
+
+    Raises:
+        UserError: Something there cannot be used.
+    """
     rules = parse_allow(configuration.allow)
     admission = _admission(configuration, rules)
     if configuration.listen is not None:
@@ -190,12 +200,18 @@ def _admission(configuration: ReaderConfiguration, rules: Rules) -> Admission:
     if configuration.tls_creds is None:
         return Unencrypted(rules)
     with configuration.where.naming("tls-creds"):
+        credentials = X509Credentials(configuration.tls_creds, tls_role(configuration))
         if configuration.connect is None:
-            # A connection that was inherited is taken for one that was accepted.
-            return Encrypted(X509Credentials(configuration.tls_creds, Role.SERVER), rules)
+            return Encrypted(credentials, rules)
         host = configuration.tls_hostname
         if host is None:
             address = tcp_address(configuration.connect)
             assert address is not None
             host, _port = address
-        return Encrypted(X509Credentials(configuration.tls_creds, Role.CLIENT), rules, host)
+        return Encrypted(credentials, rules, host)
+
+
+def tls_role(configuration: ReaderConfiguration) -> Role:
+    """Tells which end of a TLS connection a reader is."""
+    # A connection that was inherited is taken for one that was accepted.
+    return Role.SERVER if configuration.connect is None else Role.CLIENT

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that a ccidd serves: readers that come and go, and that know nothing of each other."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -210,8 +210,9 @@ class Service:
     async def reload(self) -> Changes:
         """Reads the configuration file again, and changes what is not as the file says.
 
-        Readers of which it says what it said before are left alone. Where a changed one cannot be
-        opened, the reader is served as before.
+        Readers of which it says what it said before are left alone, and so are those that were
+        added at run time and that it does not name. Where a changed one cannot be opened, the
+        reader is served as before.
 
         Returns:
             What has changed.
@@ -226,8 +227,10 @@ class Service:
             configuration = await trio.to_thread.run_sync(self._load)
             if _globals(configuration) != _globals(self._configuration):
                 raise UserError("what is new beside the readers needs a restart of ccidd")
-            changes = await self._apply(configuration.readers)
+            # Readers that were added at run time are no matter of the file.
+            before = {each.key for each in self._configuration.readers}
             self._configuration = configuration
+            changes = await self._apply(configuration.readers, before)
         found = {
             "added": changes.added,
             "removed": changes.removed,
@@ -237,14 +240,16 @@ class Service:
         self.events.emit("RELOADED", **found)
         return changes
 
-    async def _apply(self, readers: Iterable[ReaderConfiguration]) -> Changes:
+    async def _apply(
+        self, readers: Iterable[ReaderConfiguration], before: Collection[str]
+    ) -> Changes:
         wanted = {each.key: each for each in readers}
         served = {
             name: reader.configuration
             for name, reader in self.readers.items()
             if reader.configuration is not None
         }
-        removed = [name for name in served if name not in wanted]
+        removed = [name for name in served if name in before and name not in wanted]
         for name in removed:
             await self._remove(name)
         added: list[str] = []
