@@ -95,6 +95,11 @@ def test_each_option_that_names_a_file_has_it_read() -> None:
     assert paths == {Path(f"/a/{number}"): Access.READ for number in range(1, 8)}
 
 
+def test_credentials_of_systemds_are_all_in_one_place() -> None:
+    card = "piv,keys=credential:alice.p12,pin-file=credential:alice.pin"
+    assert added(card, options={"pin-file": "credential:alice.pin"}) == {}
+
+
 def test_a_trace_needs_a_directory_to_write_in() -> None:
     assert added(trace=Path("/var/log/ccidd/a.pcapng")) == {Path("/var/log/ccidd"): Access.CREATE}
 
