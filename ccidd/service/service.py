@@ -17,6 +17,8 @@ from ccidd.service.cardevents import CardEvents
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.events import Events
 from ccidd.service.requests import Requests
+from ccidd.service.sandbox.confine import NOT_CONFINED, Confinement
+from ccidd.service.sandbox.sandbox import Sandbox
 from ccidd.service.served import ServedReader
 from ccidd.service.statistics import MetricsFile, Statistics
 
@@ -60,11 +62,13 @@ class Service:
         open_reader: opens one; None if all are there from the start.
         load: reads the configuration again; None if there is no file.
         stays: whether to go on when no reader is left.
+        sandbox: what is to be stayed within, if anything is.
         events: where to tell what happens.
         requests: where readers put their questions to people.
         metrics_file: where the statistics are written, again and again.
 
     Attributes:
+        sandbox: what is to be stayed within, if anything is.
         events: what happens to readers and cards.
         requests: questions that wait for an agent.
         statistics: how often it happens, and how long it takes.
@@ -79,6 +83,7 @@ class Service:
         load: LoadConfiguration | None = None,
         *,
         stays: bool = False,
+        sandbox: Sandbox | None = None,
         events: Events | None = None,
         requests: Requests | None = None,
         metrics_file: Path | None = None,
@@ -91,6 +96,7 @@ class Service:
         self._changing = trio.Lock()
         self._over = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self.sandbox: Final = sandbox
         self.events: Final = events or Events()
         self.requests: Final = requests or Requests(self.events)
         self.statistics: Final = Statistics()
@@ -103,6 +109,11 @@ class Service:
     def readers(self) -> Mapping[str, ServedReader]:
         """The readers by their names."""
         return MappingProxyType({name: place.reader for name, place in self._places.items()})
+
+    @property
+    def confinement(self) -> Confinement:
+        """What keeps ccidd to what it needs."""
+        return NOT_CONFINED if self.sandbox is None else self.sandbox.confinement
 
     @property
     def can_reload(self) -> bool:
@@ -263,6 +274,9 @@ class Service:
 
     async def _change(self, old: ReaderConfiguration, new: ReaderConfiguration) -> None:
         reader = self.readers[old.key]
+        if self.sandbox is not None:
+            with new.where.naming():
+                self.sandbox.check(new)
         if _differ_in_cards_alone(old, new, len(reader.slots)):
             await reader.change_cards(new)
             return
