@@ -10,6 +10,7 @@ import pytest
 
 from ccidd.service import cardcommand, cli
 from ccidd.service.cardtypes import CARD_TYPES
+from ccidd.service.check.command import check_parser
 from ccidd.service.configfile import load_configuration
 from ccidd.service.ctl import cli as ctl
 from ccidd.service.options import PCSC, READER_OPTIONS, OptionHelp, card_options
@@ -31,6 +32,7 @@ OF_OTHERS = {
 
 CARD_COMMANDS = commands_of(cardcommand._parser())
 CTL_COMMANDS = all_commands_of(ctl.make_parser())
+CHECK = check_parser(cli._parser)
 PROGRAMS = {
     "ccidd": cli._parser(),
     "ccidctl": ctl.make_parser(),
@@ -97,6 +99,8 @@ def options_for(program: str, arguments: list[str]) -> set[str]:
             for parser in (PROGRAMS[program], *(CTL_COMMANDS[name] for name in matching))
             for option in options_of(parser)
         }
+    if program == "ccidd" and arguments[:1] == ["check"]:
+        return set(options_of(CHECK))
     return set(options_of(PROGRAMS[program]))
 
 
@@ -115,7 +119,7 @@ def test_commands_have_options_that_there_are(document: Path) -> None:
 def test_options_named_alone_are_those_of_some_program(document: Path) -> None:
     known = {
         option
-        for parser in (*PROGRAMS.values(), *CARD_COMMANDS.values(), *CTL_COMMANDS.values())
+        for parser in (*PROGRAMS.values(), *CARD_COMMANDS.values(), *CTL_COMMANDS.values(), CHECK)
         for option in options_of(parser)
     }
     for code in inline_code(document):

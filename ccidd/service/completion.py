@@ -57,11 +57,13 @@ def files() -> Mapping[str, str]:
 def _ccidd() -> argparse.ArgumentParser:
     """Makes one parser of `ccidd` and its commands, which are otherwise found by their names."""
     from ccidd.service import cardcommand, cli  # noqa: PLC0415 (as above)
+    from ccidd.service.check.command import check_parser  # noqa: PLC0415 (as above)
 
     parser = cli._parser()  # noqa: SLF001 (as above)
     commands = parser.add_subparsers(metavar="COMMAND")
     card = cardcommand._parser()  # noqa: SLF001 (as above)
-    for name, command in (("card", card), ("check", cli.check_parser())):
+    check = check_parser(cli._parser)  # noqa: SLF001 (as above)
+    for name, command in (("card", card), ("check", check)):
         commands.add_parser(
             name, help=command.description, parents=[command], add_help=False, allow_abbrev=False
         )
