@@ -133,9 +133,10 @@ def test_wrong_arguments_are_one_line_and_status_2(arguments: list[str]) -> None
 
 
 def test_what_there_is_is_shown(control: Path) -> None:
-    status = dict(line.split(maxsplit=1) for line in printed("status").splitlines())
-    assert status["version"] == __version__
-    assert status["readers"] == "1"
+    status = [line.split() for line in printed("status").splitlines()]
+    assert ["version", __version__] in status
+    assert ["readers", "1"] in status
+    assert "reader, slot 1:" in printed("stats").splitlines()
     assert printed("slots").splitlines() == [
         "READER  SLOT  PRESENT  CARD",
         "reader  0     yes      piv,card=default",
