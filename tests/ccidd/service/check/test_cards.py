@@ -297,3 +297,16 @@ def test_a_pcscd_that_does_not_let_us_in(
     monkeypatch.setattr(Context, "establish", refuse)
     (found,) = findings("pcsc,reader=X", place)
     assert found.startswith("error    --card=pcsc: SCardEstablishContext: Access denied.; polkit ")
+
+
+def test_a_state_that_is_not_ours_to_see(
+    place: StatePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> bool:
+        # As for anybody but root.
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert place.exists
+    with pytest.raises(UserError, match=f"cannot use {place.directory}: "):
+        list(look_at_state(place))
