@@ -222,6 +222,8 @@ def test_what_is_seen_after_a_login_alone_is_not_called_wrong(
     first, second = findings(f"piv,pkcs11={source}", place)
     assert first.startswith("warning  --card=piv: pkcs11: the token 'hidden' has no certificate")
     assert second.startswith("warning  --card=piv: a check does not log in")
+    with pytest.raises(UserError, match="--card=piv: pkcs11: cannot read /nonexistent/pin"):
+        findings(f"piv,pkcs11={source.replace(f'{files}', '/nonexistent')}", place)
 
 
 @pytest.mark.usefixtures("softhsm", "no_login")
