@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from harness.agent import CommandError, GuestGoneError
-from harness.bench import USBREDIR, VSCARD, FrontDoor
+from harness.bench.doors import USBREDIR, VSCARD, FrontDoor
 from harness.ccidd import running_echo
 from harness.debian import cache_key, cached
 from harness.errors import HarnessError

@@ -22,7 +22,12 @@ from typing import Final
 
 from ccidd.errors import UserError
 from ccidd.service.configtable import Table
-from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
+from ccidd.service.configuration import (
+    SANDBOX_MODES,
+    TRANSPORTS,
+    Configuration,
+    ReaderConfiguration,
+)
 from ccidd.service.control.options import read_control
 from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import CardOptions, make_card, make_reader
@@ -40,6 +45,8 @@ _GLOBAL: Final = (
     "log-level",
     "metrics-file",
     "readers",
+    "sandbox",
+    "sandbox-path",
     "state-dir",
     "state-key-file",
 )
@@ -73,18 +80,14 @@ def load_configuration(file: Path, systemd_fds: Mapping[str, int]) -> Configurat
         UserError: It cannot be read, or something in it is wrong: the message names the file and
             the line or the key.
     """
-    table, readers = _tables(file)
-    unused = sorted(set(systemd_fds).difference(readers))
+    configuration, tables = _begin(file)
+    unused = sorted(set(systemd_fds).difference(tables))
     if unused:
-        raise table.where.error(f"systemd passed the socket {unused[0]!r}, but no reader has it")
-    configuration = replace(
-        _globals(table),
-        readers=tuple(
-            read_reader(name, readers.table(name, READER_KEYS), systemd_fds) for name in readers
-        ),
-    )
-    _check_places(configuration.readers)
-    return configuration
+        where = in_file(file)
+        raise where.error(f"systemd passed the socket {unused[0]!r}, but no reader has it")
+    readers = [read_reader(name, tables.table(name, READER_KEYS), systemd_fds) for name in tables]
+    _check_places(readers)
+    return replace(configuration, readers=tuple(readers))
 
 
 def survey_configuration(file: Path) -> tuple[Configuration, Sequence[UserError]]:
@@ -102,8 +105,7 @@ def survey_configuration(file: Path) -> tuple[Configuration, Sequence[UserError]
     Raises:
         UserError: It cannot be read, or something is wrong that is of no reader.
     """
-    table, tables = _tables(file)
-    configuration = _globals(table)
+    configuration, tables = _begin(file)
     readers: list[ReaderConfiguration] = []
     problems: list[UserError] = []
     for name in tables:
@@ -117,25 +119,17 @@ def survey_configuration(file: Path) -> tuple[Configuration, Sequence[UserError]
     return replace(configuration, readers=tuple(readers)), problems
 
 
-def _tables(file: Path) -> tuple[Table, Table]:
-    """Gives the table that a file is, and the one of its readers."""
+def _begin(file: Path) -> tuple[Configuration, Table]:
+    """Reads what is beside the readers, and gives their table."""
     try:
         values = tomllib.loads(file.read_bytes().decode())
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlacedError(f"{file}", f"{error}") from error
-    where = in_file(file)
-    table = Table(where, values, _GLOBAL)
+    table = Table(in_file(file), values, _GLOBAL)
     readers = table.table("readers")
-    if not list(readers):
-        raise where.error("there is no reader; begin one with [readers.NAME]")
-    return table, readers
-
-
-def _globals(table: Table) -> Configuration:
-    """Reads what is beside the readers."""
-    return Configuration(
+    configuration = Configuration(
         (),
         state_dir=table.path("state-dir"),
         state_key_file=table.path("state-key-file"),
@@ -143,7 +137,12 @@ def _globals(table: Table) -> Configuration:
         control=read_control(table),
         log_format=table.choice("log-format", FORMATS),
         metrics_file=table.path("metrics-file"),
+        sandbox=table.choice("sandbox", SANDBOX_MODES),
+        sandbox_paths=tuple(map(Path, table.texts("sandbox-path"))),
     )
+    if not list(readers):
+        raise table.where.error("there is no reader; begin one with [readers.NAME]")
+    return configuration, readers
 
 
 def read_reader(name: str, table: Table, systemd_fds: Mapping[str, int]) -> ReaderConfiguration:

@@ -22,6 +22,7 @@ from ccidd.service.log import is_journal
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
 from ccidd.service.requests import AgentConsent, AgentPins, Requests
+from ccidd.service.sandbox.sandbox import Sandbox
 from ccidd.service.served import Background, LineReader, OpenEndpoint, ServedReader, SocketReader
 from ccidd.service.slotcards import SlotCards, placed
 from ccidd.service.state import State
@@ -53,11 +54,13 @@ class ReaderOpener:
     Args:
         state: what cards remember.
         requests: where questions to agents go.
+        sandbox: what they are to stay within, if anything is.
     """
 
-    def __init__(self, state: State, requests: Requests) -> None:
+    def __init__(self, state: State, requests: Requests, sandbox: Sandbox | None = None) -> None:
         self._state = state
         self._requests = requests
+        self._sandbox = sandbox
         self._pinentries = Pinentries()
 
     def open(self, configuration: ReaderConfiguration) -> ServedReader:
@@ -69,6 +72,8 @@ class ReaderOpener:
         Raises:
             UserError: Something cannot be used.
         """
+        if self._sandbox is not None:
+            self._sandbox.check(configuration)
         with contextlib.ExitStack() as failing:
             guest = Guest()
             profile = configuration.profile(self._state.directory)
@@ -87,6 +92,8 @@ class ReaderOpener:
     def _open_supply(
         self, reader: str, guest: Guest, options: CardOptions, state: State
     ) -> CardSupply:
+        if self._sandbox is not None:
+            self._sandbox.check_card(options)
         agent = AgentConsent(self._requests, reader)
         protect = protector(options, guest, self._pinentries, agent)
         return open_supply(options, state, protect)
@@ -111,7 +118,7 @@ def _reader(
 ) -> ServedReader:
     """Puts a front door before slots."""
     slots = cards.slots
-    open_endpoint = _endpoint(configuration)
+    open_endpoint = front_door(configuration)
     tracer = Tracer(configuration.transport, profile)
     if configuration.trace is not None:
         with configuration.where.naming("trace"):
@@ -151,8 +158,18 @@ def _reader(
     return reader
 
 
-def _endpoint(configuration: ReaderConfiguration) -> OpenEndpoint:
-    """Reads what stands at a front door, such as certificates; gives what opens it."""
+def front_door(configuration: ReaderConfiguration) -> OpenEndpoint:
+    """Reads what stands at a front door, such as certificates.
+
+    Args:
+        configuration: the reader that it leads to.
+
+    Returns:
+        What opens it.
+
+    Raises:
+        UserError: Something there cannot be used.
+    """
     rules = parse_allow(configuration.allow)
     admission = _admission(configuration, rules)
     if configuration.listen is not None:
@@ -183,12 +200,18 @@ def _admission(configuration: ReaderConfiguration, rules: Rules) -> Admission:
     if configuration.tls_creds is None:
         return Unencrypted(rules)
     with configuration.where.naming("tls-creds"):
+        credentials = X509Credentials(configuration.tls_creds, tls_role(configuration))
         if configuration.connect is None:
-            # A connection that was inherited is taken for one that was accepted.
-            return Encrypted(X509Credentials(configuration.tls_creds, Role.SERVER), rules)
+            return Encrypted(credentials, rules)
         host = configuration.tls_hostname
         if host is None:
             address = tcp_address(configuration.connect)
             assert address is not None
             host, _port = address
-        return Encrypted(X509Credentials(configuration.tls_creds, Role.CLIENT), rules, host)
+        return Encrypted(credentials, rules, host)
+
+
+def tls_role(configuration: ReaderConfiguration) -> Role:
+    """Tells which end of a TLS connection a reader is."""
+    # A connection that was inherited is taken for one that was accepted.
+    return Role.SERVER if configuration.connect is None else Role.CLIENT

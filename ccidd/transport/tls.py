@@ -105,6 +105,20 @@ class X509Credentials:
                 log.info("tls_credentials_reloaded", directory=str(self._directory))
         return self._context
 
+    @property
+    def key_file(self) -> Path:
+        """The file with our private key."""
+        return self._file("key")
+
+    def certificates(self) -> Sequence[x509.Certificate]:
+        """Gives our own certificate, and those of authorities.
+
+        Raises:
+            UserError: They cannot be read.
+        """
+        own = _certificates(self._file("cert"))[:1]
+        return [*own, *_certificates(self._directory / _CA_CERTIFICATES)]
+
     def _file(self, name: str) -> Path:
         return self._directory / f"{self.role.value}-{name}.pem"
 

@@ -14,6 +14,7 @@ import pytest
 
 from ccidd.service import cardcommand, cli, configfile
 from ccidd.service.cardtypes import CARD_TYPES
+from ccidd.service.check.command import check_parser
 from ccidd.service.options import PCSC, READER_OPTIONS, OptionHelp, card_options
 from ccidd.service.vscclient import cli as vscclient
 from parsers import commands_of, options_of
@@ -52,6 +53,12 @@ def on_page(lines: Iterable[str]) -> Options:
 )
 def test_a_page_has_the_options_of_its_program(page: str, parser: argparse.ArgumentParser) -> None:
     assert on_page(section(page, "OPTIONS")) == options_of(parser)
+
+
+def test_the_page_of_the_check_has_what_serving_has_not() -> None:
+    options = options_of(check_parser(cli._parser))
+    more = {name: options[name] for name in options.keys() - options_of(cli._parser())}
+    assert on_page(section("ccidd-check.1", "OPTIONS")) == more
 
 
 CARD_COMMANDS = commands_of(cardcommand._parser())

@@ -22,12 +22,17 @@ from ccidd.service.check.finding import Finding, Severity, ok, refusal, warning
 from ccidd.service.check.pcsc import look_at_reader
 from ccidd.service.check.state import StatePlace
 from ccidd.service.check.tokens import TOKEN_TIMEOUT, look_at_pin, look_at_tokens
+from ccidd.service.events import Events
 from ccidd.service.guards import protector
 from ccidd.service.keysources import KeySources
 from ccidd.service.options import PCSC, CardOptions
 from ccidd.service.readers import Pinentries
+from ccidd.service.requests import AgentConsent, Requests
 from ccidd.service.state import CardRecord, State
 from ccidd.service.where import Where
+
+NO_REQUESTS: Final = Requests(Events())
+"""In the place of those that agents would answer."""
 
 _NOT_LOGGED_IN: Final = "a check does not log in, so this may be because of that"
 
@@ -80,7 +85,7 @@ def look_at_card(options: CardOptions, place: StatePlace) -> Iterator[Finding]:
     """
     yield from look_at_secrets(options)
     try:
-        protector(options, Guest(), Pinentries())
+        protector(options, Guest(), Pinentries(), AgentConsent(NO_REQUESTS, ""))
     except UserError as error:
         yield refusal(error)
     with options.where.naming():

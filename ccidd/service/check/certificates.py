@@ -37,16 +37,9 @@ def look_at_certificate(
         reference: the key reference of its key.
         certificate: the certificate.
     """
-    now = dt.datetime.now(dt.UTC)
     name = f"the certificate of the key {reference:02X} ({certificate.subject.rfc4514_string()})"
-    end, begin = certificate.not_valid_after_utc, certificate.not_valid_before_utc
-    if now > end:
-        report = warning if kind.purposes[reference].receives else error
-        yield report(where, f"{name} has expired on {end:%Y-%m-%d}; renew it")
-    elif now + SOON > end:
-        yield warning(where, f"{name} expires on {end:%Y-%m-%d}; renew it")
-    if now < begin:
-        yield warning(where, f"{name} is not valid before {begin:%Y-%m-%d %H:%M} UTC")
+    is_for_old_things = kind.purposes[reference].receives
+    yield from look_at_validity(where, name, certificate, outlives=is_for_old_things)
     try:
         key, signature = certificate.public_key(), certificate.signature_hash_algorithm
     except (ValueError, UnsupportedAlgorithm):
@@ -55,3 +48,25 @@ def look_at_certificate(
         yield warning(where, f"{name} has a weak key of {key.key_size} bits; make another")
     if isinstance(signature, _WEAK_HASHES):
         yield warning(where, f"{name} is signed over {signature.name.upper()}, which many refuse")
+
+
+def look_at_validity(
+    where: str, name: str, certificate: x509.Certificate, *, outlives: bool = False
+) -> Iterator[Finding]:
+    """Looks at when a certificate is valid.
+
+    Args:
+        where: where it is used.
+        name: what it is called.
+        certificate: the certificate.
+        outlives: whether it is of use when it has expired.
+    """
+    now = dt.datetime.now(dt.UTC)
+    end, begin = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    if now > end:
+        report = warning if outlives else error
+        yield report(where, f"{name} has expired on {end:%Y-%m-%d}; renew it")
+    elif now + SOON > end:
+        yield warning(where, f"{name} expires on {end:%Y-%m-%d}; renew it")
+    if now < begin:
+        yield warning(where, f"{name} is not valid before {begin:%Y-%m-%d %H:%M} UTC")

@@ -7,22 +7,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ccidd.card.guard.guest import Guest
 from ccidd.reader.pinentry.credential import CredentialPin
 from ccidd.service import embedded
-from ccidd.service.check.cards import look_at_card, look_at_embedded_card
+from ccidd.service.check.cards import NO_REQUESTS, look_at_card, look_at_embedded_card
 from ccidd.service.check.files import (
     look_at_configuration,
     look_at_credentials,
+    look_at_new_file,
     look_at_secret,
 )
 from ccidd.service.check.finding import Finding, error, ok
 from ccidd.service.check.qemu import look_at_qemu
 from ccidd.service.check.running import Check
-from ccidd.service.check.sockets import look_at_front_door
+from ccidd.service.check.sockets import look_at_front_door, look_at_socket
 from ccidd.service.check.state import StatePlace, look_at_state
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.readers import pin_source
-from ccidd.service.where import Where
+from ccidd.service.requests import AgentPins
+from ccidd.service.where import COMMAND_LINE, Where, in_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,14 @@ def checks_of(subject: Subject) -> Iterator[Check]:
     yield Check("state", partial(look_at_state, subject.state))
     if directory := subject.environ.get("CREDENTIALS_DIRECTORY"):
         yield Check("$CREDENTIALS_DIRECTORY", partial(look_at_credentials, Path(directory)))
+    where = COMMAND_LINE if subject.file is None else in_file(subject.file)
+    for socket in subject.configuration.control:
+        if socket.path is not None:
+            look = partial(look_at_socket, where, "control", socket.path)
+            yield Check(where.of("control"), look)
+    if (file := subject.configuration.metrics_file) is not None:
+        look = partial(look_at_new_file, where, "metrics-file", file)
+        yield Check(where.of("metrics-file"), look)
     readers = subject.configuration.readers
     yield Check("cards", partial(_look_at_repetitions, readers))
     for reader in readers:
@@ -85,7 +96,8 @@ def _checks_of_reader(reader: ReaderConfiguration, state: StatePlace) -> Iterato
 
 def _look_at_pin_source(reader: ReaderConfiguration) -> Iterator[Finding]:
     where = reader.where.within("reader")
-    source = pin_source(reader.options, where=where)
+    agent = AgentPins(NO_REQUESTS, reader.key, Guest())
+    source = pin_source(reader.options, agent=agent, where=where)
     if isinstance(source, CredentialPin):
         yield from look_at_secret(where.of("pin-file"), source.path)
     if source is not None:

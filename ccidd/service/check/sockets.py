@@ -8,16 +8,22 @@ Source: unix(7) (the length of a path); proc_net_unix(5).
 
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ccidd.service.check.files import look_at_new_file
+from ccidd.service.allow import group_number, parse_allow, parse_mode
+from ccidd.service.check.certificates import look_at_validity
+from ccidd.service.check.files import look_at_new_file, look_at_secret
 from ccidd.service.check.finding import Finding, error, ok, warning
 from ccidd.service.configfile import AWAITED_FD
 from ccidd.service.configuration import ReaderConfiguration
-from ccidd.transport.endpoint import tcp_address
+from ccidd.service.opening import front_door, tls_role
+from ccidd.service.where import Where
+from ccidd.transport.endpoint import host_and_port, tcp_address
 from ccidd.transport.listening import has_socket
+from ccidd.transport.tls import X509Credentials
 
 _MAX_PATH: Final = 107
 """Bytes of a Unix socket's path, without the NUL at its end."""
@@ -33,9 +39,15 @@ def look_at_front_door(reader: ReaderConfiguration) -> Iterator[Finding]:
     Raises:
         UserError: It cannot be served there.
     """
-    if reader.socket_path is not None:
-        with reader.where.naming("socket-path"):
-            yield from _look_at_path(reader, reader.socket_path)
+    # What it gives would open it.
+    front_door(reader)
+    if reader.transport == "serial":
+        yield from _look_at_link(reader)
+    elif reader.socket_path is not None:
+        yield from look_at_socket(reader.where, "socket-path", reader.socket_path)
+        yield from _look_at_mode(reader)
+    elif reader.listen is not None:
+        yield from _look_at_host(reader.where.of("listen"), host_and_port(reader.listen))
     elif reader.connect is not None:
         yield from _look_at_target(reader, reader.connect)
     elif reader.fd == AWAITED_FD:
@@ -43,23 +55,77 @@ def look_at_front_door(reader: ReaderConfiguration) -> Iterator[Finding]:
         yield ok(reader.where, f"no socket is named here: systemd is to pass one{name}")
     else:
         yield ok(reader.where.of("fd"), "whoever starts ccidd is to pass this")
+    if reader.tls_creds is not None:
+        yield from _look_at_credentials(reader, reader.tls_creds)
+    if reader.insecure_tcp:
+        yield warning(
+            reader.where.of("insecure-tcp"),
+            "whoever reaches this connection can use the cards; tls-creds=DIR has them shut out",
+        )
     if reader.trace is not None:
         yield from look_at_new_file(reader.where, "trace", reader.trace)
 
 
-def _look_at_path(reader: ReaderConfiguration, path: Path) -> Iterator[Finding]:
-    where = reader.where.of("socket-path")
+def look_at_socket(where: Where, option: str, path: Path) -> Iterator[Finding]:
+    """Looks at where a Unix socket is to be made.
+
+    Args:
+        where: what names it.
+        option: the option there.
+        path: the path.
+
+    Raises:
+        UserError: Something else is there.
+    """
+    place = where.of(option)
     length = len(os.fsencode(path))
-    if reader.transport != "serial" and length > _MAX_PATH:
-        yield error(where, f"a socket's path has at most {_MAX_PATH} bytes, and this has {length}")
+    if length > _MAX_PATH:
+        yield error(place, f"a socket's path has at most {_MAX_PATH} bytes, and this has {length}")
         return
+    with where.naming(option):
+        is_there = has_socket(path)
+    findings = list(look_at_new_file(where, option, path))
+    if is_there and _is_listened_at(path):
+        findings.append(warning(place, f"a process listens at {path} now: no other can"))
+    yield from findings or [ok(place, f"{path} can be made")]
+
+
+def _look_at_link(reader: ReaderConfiguration) -> Iterator[Finding]:
+    path = reader.socket_path
+    assert path is not None
+    where = reader.where.of("socket-path")
     findings = list(look_at_new_file(reader.where, "socket-path", path))
-    if reader.transport == "serial":
-        if path.exists() and not path.is_symlink():
-            findings.append(error(where, f"{path} is in the way: it is no link of ccidd's"))
-    elif has_socket(path) and _is_listened_at(path):
-        findings.append(warning(where, f"a process listens at {path} now: no other can"))
+    if path.exists() and not path.is_symlink():
+        findings.append(error(where, f"{path} is in the way: it is no link of ccidd's"))
     yield from findings or [ok(where, f"{path} can be made")]
+
+
+def _look_at_mode(reader: ReaderConfiguration) -> Iterator[Finding]:
+    """Looks at who can connect to a socket that ccidd makes."""
+    if reader.socket_group is not None:
+        number = group_number(reader.socket_group)
+        if os.geteuid() and number not in {os.getegid(), *os.getgroups()}:
+            yield error(
+                reader.where.of("socket-group"),
+                f"user {os.geteuid()} is not in the group {reader.socket_group}, and so cannot give"
+                " it a socket; add the user to it (usermod -aG)",
+            )
+    mode = parse_mode(reader.socket_mode) if reader.socket_mode is not None else 0
+    if mode & stat.S_IWOTH and not parse_allow(reader.allow).are_for_processes:
+        allow = reader.where.name("allow")
+        yield warning(
+            reader.where.of("socket-mode"), f"everybody on this host can connect; {allow} says who"
+        )
+
+
+def _look_at_credentials(reader: ReaderConfiguration, directory: Path) -> Iterator[Finding]:
+    where = reader.where.of("tls-creds")
+    credentials = X509Credentials(directory, tls_role(reader))
+    yield from look_at_secret(where, credentials.key_file)
+    for certificate in credentials.certificates():
+        name = f"the certificate {certificate.subject.rfc4514_string()}"
+        yield from look_at_validity(where, name, certificate)
+    yield ok(where, f"{directory} can be used")
 
 
 def _is_listened_at(path: Path) -> bool:
@@ -88,6 +154,10 @@ def _look_at_target(reader: ReaderConfiguration, target: str) -> Iterator[Findin
         else:
             yield ok(where, f"{path} is there")
         return
+    yield from _look_at_host(where, address)
+
+
+def _look_at_host(where: str, address: tuple[str, int]) -> Iterator[Finding]:
     host, port = address
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

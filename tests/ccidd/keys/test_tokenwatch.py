@@ -15,10 +15,11 @@ import trio
 from ccidd.card.card import Card
 from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.references import KeyReference
+from ccidd.errors import UserError
 from ccidd.keys import tokenwatch
 from ccidd.keys.cryptoki import Cryptoki, CryptokiError
 from ccidd.keys.key import KeyAlgorithm
-from ccidd.keys.tokenwatch import PresentToken, TokenWatch
+from ccidd.keys.tokenwatch import PresentToken, TokenWatch, list_tokens, probe_module
 from ccidd.reader.slot import Slot
 from credentials import credential
 from pcsc_tokens import OPENSC, reader, use_pcscd_in
@@ -240,3 +241,27 @@ async def test_a_process_that_waits_ends_with_those_who_wait_for_it(directory: P
             cryptoki.end()
         assert trio.current_time() - began < 1
         cryptoki.close()
+
+
+# Without watching.
+
+
+def test_a_library_that_is_no_module() -> None:
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+    libc = next(line.split()[-1] for line in maps.splitlines() if "libc.so" in line)
+    with pytest.raises(UserError, match=f"{libc}: it is no PKCS#11 module"):
+        probe_module(libc)
+    with pytest.raises(
+        UserError, match=r"cannot be used as a PKCS#11 module: .*invalid ELF header"
+    ):
+        probe_module(__file__)
+    probe_module(SOFTHSM)
+
+
+def test_tokens_are_listed(softhsm: SoftHsm) -> None:
+    assert list_tokens(SOFTHSM) == []
+    softhsm.add("a token", [])
+    (token,) = list_tokens(SOFTHSM)
+    assert token.info.label == "a token"
+    with pytest.raises(UserError, match=f"the PKCS#11 module {__file__} cannot be used: "):
+        list_tokens(__file__)

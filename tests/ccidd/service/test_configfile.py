@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ccidd.errors import UserError
-from ccidd.service.configfile import load_configuration
+from ccidd.service.configfile import AWAITED_FD, load_configuration, survey_configuration
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.options import CardOptions
 
@@ -35,6 +35,7 @@ card = "carol"
 [readers.bob]
 transport = "vscard"
 connect = "localhost:2001"
+trace = "bob.pcapng"
 tls-creds = "/etc/pki/qemu"
 tls-hostname = "qemu.example.org"
 unsafe-trace-secrets = true
@@ -84,6 +85,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
                 tls_creds=Path("/etc/pki/qemu"),
                 tls_hostname="qemu.example.org",
                 cards=(CardOptions("piv", {"card": ("bob",), "vendor-extensions": ("off",)}),),
+                trace=Path("bob.pcapng"),
                 trace_has_secrets=True,
             ),
             ReaderConfiguration(name="carol", fd=4),
@@ -176,3 +178,20 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff")
     with pytest.raises(UserError, match="can't decode byte"):
         load_configuration(tmp_path / "binary", {})
+
+
+def test_a_survey_tells_of_all_readers(tmp_path: Path) -> None:
+    file = tmp_path / "ccidd.toml"
+    good = f"[readers.a]\n{AT}[readers.b]\n"
+    file.write_text(f"{good}[readers.c]\nfd = true\n[readers.d]\ntrasport = 1\n[readers.e]\n{AT}")
+    configuration, problems = survey_configuration(file)
+    assert configuration.readers == (
+        ReaderConfiguration(name="a", socket_path=Path("x")),
+        ReaderConfiguration(name="b", fd=AWAITED_FD),
+        ReaderConfiguration(name="e", socket_path=Path("x")),
+    )
+    assert [str(each) for each in problems] == [
+        f"{file}: readers.c.fd: this is to be a number",
+        f"{file}: readers.d: there is no key 'trasport' here; did you mean transport?",
+        f"{file}: readers.e: the readers a and e are at x",
+    ]

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from cards import echo_card
+from ccidd.card.passthrough.winscard import Context, PcscError
 from ccidd.errors import UserError
 from ccidd.keys.cryptoki import Cryptoki
 from ccidd.keys.key import KeyAlgorithm
@@ -284,3 +285,15 @@ async def test_a_reader_of_the_host(tmp_path: Path, place: StatePlace) -> None:
         (gone,) = await found("pcsc,reader=*")
         assert gone.startswith(f"error    {where}: SCardEstablishContext: ")
         assert gone.endswith("; is pcscd there? run: systemctl enable --now pcscd.socket")
+
+
+def test_a_pcscd_that_does_not_let_us_in(
+    place: StatePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_context: Context) -> None:
+        # What pcscd makes of polkit's "no".
+        raise PcscError("SCardEstablishContext", 0x8010006A)
+
+    monkeypatch.setattr(Context, "establish", refuse)
+    (found,) = findings("pcsc,reader=X", place)
+    assert found.startswith("error    --card=pcsc: SCardEstablishContext: Access denied.; polkit ")

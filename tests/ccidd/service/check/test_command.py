@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import argparse
 import json
+import os
 from pathlib import Path
 
 import pytest
+import structlog
 
+from ccidd.service.check import command
 from programs import run_ccidd
 
 CONFIGURATION = """
@@ -145,3 +149,40 @@ def test_wrong_options_are_one_line_and_status_2(arguments: list[str], message: 
     assert result.stderr.startswith("ccidd check: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_file_that_does_not_come(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fifo = files / "fifo"
+    os.mkfifo(fifo)
+    monkeypatch.setattr(command, "TIMEOUT", 0.1)
+    options = argparse.Namespace(json=False)
+    with pytest.raises(SystemExit) as ended:
+        command.run(options, None, fifo)
+    assert ended.value.code == 1
+    assert f"error    cannot read {fifo}: no answer within 0.1 s\n" in capsys.readouterr().out
+    # The thread that waits for it ends.
+    os.close(os.open(fifo, os.O_WRONLY))
+    structlog.reset_defaults()
+
+
+def test_what_goes_with_all_readers_is_looked_at(file: Path, files: Path) -> None:
+    file.write_text(f'control = ["{files}/none/c"]\n{file.read_text()}')
+    result = run_ccidd(
+        "check", f"--config={file}", f"--control={files}/c", f"--metrics-file={files}/none/m"
+    )
+    assert f"ok       {file}: control: {files}/c can be made\n" in result.stdout
+    lacking = f"there is no directory {files}/none; make it"
+    assert f"error    {file}: control: {lacking}\n" in result.stdout
+    assert f"error    {file}: metrics-file: {lacking}\n" in result.stdout
+
+
+def test_agents_are_there_later(file: Path, files: Path) -> None:
+    text = file.read_text().replace(
+        'type = "piv", keys', 'type="piv", confirm="sign", confirm-with="agent", keys'
+    )
+    file.write_text(text + 'reader = {pin-entry = "agent"}\n')
+    result = run_ccidd("check", f"--config={file}")
+    assert f"ok       {file}: readers.bob.reader: the source of PINs can be used\n" in result.stdout
+    assert "error" not in result.stdout.replace("errors: 0", "")

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
 import socket
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from authority import Authority
 from ccidd.errors import UserError
 from ccidd.service.check.sockets import look_at_front_door
 from ccidd.service.configfile import AWAITED_FD
@@ -113,4 +116,88 @@ def test_a_socket_of_systemd() -> None:
     assert found == (
         "ok       f: readers.a: no socket is named here: systemd is to pass one"
         " (FileDescriptorName=a)"
+    )
+
+
+# Who may connect.
+
+
+def test_tls(tmp_path: Path) -> None:
+    authority = Authority("ours")
+    directory = authority.write(tmp_path / "tls", "server", authority.issue())
+    where = "f: readers.a.tls-creds"
+    options = {"listen": "localhost:1", "tls_creds": directory}
+    name = "O=Tests\\, Inc."
+    host, expiry, rest = findings(**options)
+    assert host == "ok       f: readers.a.listen: the host localhost is known"
+    assert expiry.startswith(f"warning  {where}: the certificate CN=peer,{name} expires on ")
+    assert rest == f"ok       {where}: {directory} can be used"
+    authority.write(tmp_path / "tls", "server", authority.issue(ends=timedelta(days=40)))
+    assert len(findings(**options)) == 2
+    (directory / "server-key.pem").chmod(0o644)
+    _host, open_key, _rest = findings(**options)
+    assert open_key.startswith(
+        f"error    {where}: {directory}/server-key.pem is open to other users"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda tls: (tls / "ca-cert.pem").unlink(), r"cannot read .*ca-cert.pem: No such file"),
+        (
+            lambda tls: (
+                Authority("x")
+                .write(tls, "other", Authority("x").issue())
+                .joinpath("other-key.pem")
+                .rename(tls / "server-key.pem")
+            ),
+            "is not that of the certificate",
+        ),
+        (lambda tls: (tls / "server-cert.pem").write_text("x"), "holds no certificate"),
+    ],
+)
+def test_tls_that_cannot_be_used(
+    tmp_path: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    authority = Authority("ours")
+    directory = authority.write(tmp_path / "tls", "server", authority.issue())
+    spoil(directory)
+    with pytest.raises(UserError, match=f"^f: readers.a.tls-creds: .*{message}"):
+        findings(listen="localhost:1", tls_creds=directory)
+
+
+def test_tls_of_the_role_is_looked_at(tmp_path: Path) -> None:
+    authority = Authority("ours")
+    directory = authority.write(tmp_path / "tls", "server", authority.issue())
+    with pytest.raises(UserError, match=r"client-cert\.pem"):
+        findings(connect="localhost:1", tls_creds=directory)
+
+
+def test_tcp_without_tls_is_a_warning() -> None:
+    _host, insecure = findings(listen="localhost:1", insecure_tcp=True)
+    assert insecure.startswith("warning  f: readers.a.insecure-tcp: whoever reaches this")
+
+
+def test_a_socket_for_everybody(tmp_path: Path) -> None:
+    options = {"socket_path": tmp_path / "s", "socket_mode": "0666"}
+    _path, found = findings(**options)
+    assert found == (
+        "warning  f: readers.a.socket-mode: everybody on this host can connect; allow says who"
+    )
+    assert len(findings(**options, allow=("uid:0",))) == 1
+    assert len(findings(**{**options, "socket_mode": "0660"})) == 1
+
+
+def test_a_group_that_a_user_is_not_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = 12345
+    options = {"socket_path": tmp_path / "s", "socket_group": f"{number}"}
+    # Root can give a socket to any group.
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getgroups", lambda: [number])
+    assert len(findings(**options)) == 1
+    monkeypatch.setattr(os, "getgroups", list)
+    _path, found = findings(**options)
+    assert found.startswith(
+        "error    f: readers.a.socket-group: user 1000 is not in the group 12345"
     )
