@@ -45,8 +45,8 @@ _PROGRAMS: Final = tuple(
 )
 
 _CROWDED: Final = frozenset(
-    map(Path, ("/", "/dev", "/home", "/root", "/run", "/srv", "/tmp", "/var", "/var/tmp"))  # noqa: S108
-)
+    map(Path, ("/", "/dev", "/etc", "/home", "/root", "/run", "/srv", "/var", "/var/lib"))
+) | {Path("/tmp"), Path("/var/tmp")}  # noqa: S108 (nothing is made there)
 """Directories in which the file itself is meant."""
 
 _DNS: Final = 53
@@ -154,10 +154,14 @@ class _Needed:
 
     def _add_file(self, file: Path) -> None:
         """Adds a file that is read, and what takes its place."""
-        directory = file.absolute().parent
+        self.own.add(Access.READ, self._with_successors(file))
+
+    def _with_successors(self, path: Path) -> Path:
+        """Gives what to name for a path and what takes its place later."""
+        directory = path.absolute().parent
         home = self._surroundings.home
         crowded = directory in _CROWDED or (home is not None and home.is_relative_to(directory))
-        self.own.add(Access.READ, file if crowded else directory)
+        return path if crowded else directory
 
     def _add_named_file(self, name: str) -> None:
         """Adds what an option names; the directory of systemd's credentials is there already."""
@@ -263,6 +267,8 @@ class _Needed:
             self.modules.add(Access.READ, module.absolute().parent)
         self.modules.add(Access.READ, Path("/opt"), *around.module_files)
         self.modules.add(Access.WRITE, *around.module_stores)
+        if around.tokens is not None:
+            self.modules.add(Access.WRITE, self._with_successors(around.tokens))
         self.modules.add(Access.DEVICE, *_TOKEN_DEVICES)
 
     def _add_database(self, name: str) -> None:
