@@ -145,10 +145,8 @@ class _Needed:
         self.own.abstract_sockets = around.abstract_sockets
         if around.credentials is not None:
             self.own.add(Access.READ, around.credentials)
-        if around.logs is not None:
-            self.own.add(Access.CREATE, around.logs)
-        if around.runtime is not None:
-            self.own.add(Access.BIND, around.runtime)
+        self.own.add(Access.CREATE, *around.logs)
+        self.own.add(Access.BIND, *around.runtime)
         if around.file is not None:
             self._add_file(around.file)
 
