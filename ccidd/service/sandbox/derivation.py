@@ -45,23 +45,8 @@ _PROGRAMS: Final = tuple(
 )
 
 _CROWDED: Final = frozenset(
-    map(
-        Path,
-        (
-            "/",
-            "/dev",
-            "/etc",
-            "/home",
-            "/root",
-            "/run",
-            "/srv",
-            "/tmp",
-            "/var",
-            "/var/lib",
-            "/var/tmp",
-        ),
-    )  # noqa: S108
-)
+    map(Path, ("/", "/dev", "/etc", "/home", "/root", "/run", "/srv", "/var", "/var/lib"))
+) | {Path("/tmp"), Path("/var/tmp")}  # noqa: S108 (nothing is made there)
 """Directories in which the file itself is meant."""
 
 _DNS: Final = 53
@@ -160,10 +145,8 @@ class _Needed:
         self.own.abstract_sockets = around.abstract_sockets
         if around.credentials is not None:
             self.own.add(Access.READ, around.credentials)
-        if around.logs is not None:
-            self.own.add(Access.CREATE, around.logs)
-        if around.runtime is not None:
-            self.own.add(Access.BIND, around.runtime)
+        self.own.add(Access.CREATE, *around.logs)
+        self.own.add(Access.BIND, *around.runtime)
         if around.file is not None:
             self._add_file(around.file)
 

@@ -16,6 +16,10 @@ from ccidd.keys.modules import configured_modules
 
 _SOFTHSM_CONFIGURATION = ("/etc/softhsm2.conf", "/etc/softhsm/softhsm2.conf")
 _SOFTHSM_TOKENS = "/var/lib/softhsm/tokens"
+_LOGS = "/var/log/ccidd"
+_RUNTIME = "/run/ccidd"
+"""As packaging/tmpfiles and the units have it."""
+
 _TPM2_STORE = "/etc/tpm2_pkcs11"
 
 
@@ -28,8 +32,8 @@ class Surroundings:
         file: the configuration file, if there is one.
         home: the user's home directory, if there is one.
         credentials: where systemd's credentials are, if there are any.
-        logs: where systemd wants logs, if it says so.
-        runtime: where it wants sockets, if it says so.
+        logs: where logs and traces have their place, as the service that this is.
+        runtime: where sockets have theirs.
         python: where Python reads modules, and is itself.
         modules: the PKCS#11 modules that p11-kit is configured with.
         module_files: what PKCS#11 modules are configured with.
@@ -44,8 +48,8 @@ class Surroundings:
     file: Path | None = None
     home: Path | None = None
     credentials: Path | None = None
-    logs: Path | None = None
-    runtime: Path | None = None
+    logs: tuple[Path, ...] = ()
+    runtime: tuple[Path, ...] = ()
     python: tuple[Path, ...] = ()
     modules: tuple[Path, ...] = ()
     module_files: tuple[Path, ...] = ()
@@ -77,9 +81,13 @@ class Surroundings:
             state,
             file=file,
             home=home,
-            credentials=_first(environ, "CREDENTIALS_DIRECTORY"),
-            logs=_first(environ, "LOGS_DIRECTORY"),
-            runtime=_first(environ, "RUNTIME_DIRECTORY"),
+            credentials=next(iter(_named(environ, "CREDENTIALS_DIRECTORY")), None),
+            logs=(Path(_LOGS), *_listed(environ, "LOGS_DIRECTORY")),
+            runtime=(
+                Path(_RUNTIME),
+                *_beneath(next(iter(_named(environ, "XDG_RUNTIME_DIR")), None), "ccidd"),
+                *_listed(environ, "RUNTIME_DIRECTORY"),
+            ),
             python=_python(),
             modules=tuple(map(Path, configured_modules())),
             module_files=module_files,
@@ -107,10 +115,9 @@ def _directory(
     return named[0] if named else home and home / default
 
 
-def _first(environ: Mapping[str, str], variable: str) -> Path | None:
-    """Gives the first of the directories that systemd names."""
-    value = environ.get(variable, "").partition(":")[0]
-    return Path(value) if value.startswith("/") else None
+def _listed(environ: Mapping[str, str], variable: str) -> tuple[Path, ...]:
+    """Gives the directories that systemd names."""
+    return tuple(Path(each) for each in environ.get(variable, "").split(":") if each)
 
 
 def _named(environ: Mapping[str, str], *variables: str) -> tuple[Path, ...]:

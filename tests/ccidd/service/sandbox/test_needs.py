@@ -207,8 +207,8 @@ def test_a_card_in_a_reader_of_the_hosts_needs_no_file() -> None:
     assert added("pcsc,reader=*") == {}
 
 
-def test_systemds_directories_are_there_for_what_a_reload_may_bring() -> None:
-    around = replace(AROUND, logs=Path("/var/log/ccidd"), runtime=Path("/run/ccidd/more"))
+def test_the_directories_of_a_service_are_there_for_what_a_reload_may_bring() -> None:
+    around = replace(AROUND, logs=(Path("/var/log/ccidd"),), runtime=(Path("/run/ccidd/more"),))
     found = needs_of(Configuration(()), around)
     assert found.paths[Path("/var/log/ccidd")] == Access.CREATE
     assert found.paths[Path("/run/ccidd/more")] == Access.BIND

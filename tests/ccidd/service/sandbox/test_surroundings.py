@@ -45,16 +45,16 @@ def test_the_environment_says_where_things_are() -> None:
         "XDG_RUNTIME_DIR": "/run/user/1000",
         "XAUTHORITY": "/run/xauth",
         "CREDENTIALS_DIRECTORY": "/run/credentials/ccidd.service",
-        "LOGS_DIRECTORY": "/var/log/ccidd:/var/log/other",
-        "RUNTIME_DIRECTORY": "/run/ccidd",
+        "LOGS_DIRECTORY": "/srv/log/ccidd:/srv/log/other",
+        "RUNTIME_DIRECTORY": "/run/ccidd/alice",
         "TPM2_PKCS11_STORE": "/srv/tpm2",
         "NOTIFY_SOCKET": "@notify",
     }
     around = Surroundings.here(STATE, Path("/etc/ccidd/ccidd.toml"), environ)
     assert around.file == Path("/etc/ccidd/ccidd.toml")
     assert around.credentials == Path("/run/credentials/ccidd.service")
-    assert around.logs == Path("/var/log/ccidd")
-    assert around.runtime == Path("/run/ccidd")
+    assert around.logs[1:] == (Path("/srv/log/ccidd"), Path("/srv/log/other"))
+    assert around.runtime[1:] == (Path("/run/user/1000/ccidd"), Path("/run/ccidd/alice"))
     assert Path("/srv/cache/opensc") in around.module_stores
     assert Path("/srv/tpm2") in around.module_stores
     assert Path("/home/alice/.config/opensc") in around.module_files
