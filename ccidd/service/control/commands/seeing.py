@@ -10,7 +10,6 @@ import trio
 
 from ccid_protocol.qmp import JSON
 from ccidd.errors import UserError
-from ccidd.service.configuration import ReaderConfiguration
 from ccidd.service.control.commands.lookup import find_reader
 from ccidd.service.control.context import Context
 from ccidd.service.control.errors import CommandError
@@ -44,10 +43,9 @@ async def trace_start(
     if not path.is_absolute():
         raise CommandError("the file of a trace is named by its absolute path, as ccidd sees it")
     place = find_reader(context, reader)
-    sandbox = context.service.sandbox
-    if sandbox is not None:
+    if context.service.sandbox is not None:
         try:
-            sandbox.check(ReaderConfiguration(trace=path))
+            context.service.sandbox.check_new_file(path)
         except UserError as error:
             raise CommandError(f"{error} with --sandbox-path={path.parent}") from error
     await place.start_trace(path, with_secrets=with_secrets)
