@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 import trio
 
 from ccidd import __version__
+from ccidd.dumps import forbid_dumps
 from ccidd.errors import UserError
 from ccidd.reader.pinentry.program import PinentryProgram
 from ccidd.service.completion import SHELLS, completion
@@ -166,6 +167,8 @@ def _watch(options: argparse.Namespace) -> None:
 
 def _agent(options: argparse.Namespace) -> None:
     configure_log("warning")
+    # What is typed is a secret.
+    forbid_dumps()
     person: Person = Terminal() if options.pinentry is None else PinentryProgram(options.pinentry)
     failure: UserError | None = None
 

@@ -31,6 +31,11 @@ def _cards(cards: JSON) -> JSON:
     ]
 
 
+def _requests(requests: JSON) -> JSON:
+    shown = ("id", "kind", "reader", "slot", "guest", "card", "timeout")
+    return [{name: request.get(name) for name in shown} for request in _objects(requests)]
+
+
 def _stats(stats: JSON) -> JSON:
     if not isinstance(stats, Mapping):
         return stats
@@ -96,5 +101,6 @@ def _objects(value: JSON) -> Iterator[Mapping[str, JSON]]:
 
 _SHORTENED: Final[Mapping[str, Callable[[JSON], JSON]]] = {
     "query-cards": _cards,
+    "query-requests": _requests,
     "query-stats": _stats,
 }

@@ -34,7 +34,7 @@ def shown(value: JSON) -> str:
         case bool():
             text = "yes" if value else "no"
         case float():
-            text = f"{value:g}"
+            text = f"{value:.10g}"
         case Mapping():
             text = " ".join(f"{name}={shown(each)}" for name, each in value.items())
         case [*items]:
