@@ -151,7 +151,9 @@ def _ask(options: argparse.Namespace) -> None:
             value = await execute(client, options)
         if options.json:
             return json.dumps(value, indent=2, ensure_ascii=False)
-        return "" if value == {} else tables.whole(for_people(value), tables.terminal_width())
+        if value == {}:
+            return ""
+        return tables.whole(for_people(options.execute, value), tables.terminal_width())
 
     if shown := trio.run(ask):
         _show(shown)

@@ -34,6 +34,7 @@ class Surroundings:
         modules: the PKCS#11 modules that p11-kit is configured with.
         module_files: what PKCS#11 modules are configured with.
         module_stores: where PKCS#11 modules keep something.
+        tokens: where SoftHSM keeps its tokens.
         desktop_files: what programs with windows are configured with.
         desktop_stores: where they meet their desktop.
         abstract_sockets: whether the service manager has a socket without a file.
@@ -49,6 +50,7 @@ class Surroundings:
     modules: tuple[Path, ...] = ()
     module_files: tuple[Path, ...] = ()
     module_stores: tuple[Path, ...] = ()
+    tokens: Path | None = None
     desktop_files: tuple[Path, ...] = ()
     desktop_stores: tuple[Path, ...] = ()
     abstract_sockets: bool = False
@@ -82,11 +84,11 @@ class Surroundings:
             modules=tuple(map(Path, configured_modules())),
             module_files=module_files,
             module_stores=(
-                *_softhsm_tokens(softhsm),
                 *(_named(environ, "TPM2_PKCS11_STORE") or (Path(_TPM2_STORE),)),
                 *_beneath(home, ".tpm2_pkcs11"),
                 *_beneath(cache, "opensc"),
             ),
+            tokens=_softhsm_tokens(softhsm),
             desktop_files=(
                 *_named(environ, "XAUTHORITY"),
                 *_beneath(home, ".Xauthority", ".fonts", ".icons", ".themes", ".local/share"),
@@ -135,7 +137,7 @@ def _softhsm_files(environ: Mapping[str, str], configuration: Path | None) -> tu
     return named or (*own, *map(Path, _SOFTHSM_CONFIGURATION))
 
 
-def _softhsm_tokens(files: tuple[Path, ...]) -> tuple[Path, ...]:
+def _softhsm_tokens(files: tuple[Path, ...]) -> Path:
     """Gives where SoftHSM has its tokens, which it opens for writing even to read them."""
     for file in files:
         try:
@@ -145,5 +147,5 @@ def _softhsm_tokens(files: tuple[Path, ...]) -> tuple[Path, ...]:
         for line in lines:
             name, equals, value = line.partition("=")
             if equals and name.strip() == "directories.tokendir":
-                return (Path(os.path.expandvars(value.strip())),)
-    return (Path(_SOFTHSM_TOKENS),)
+                return Path(os.path.expandvars(value.strip()))
+    return Path(_SOFTHSM_TOKENS)

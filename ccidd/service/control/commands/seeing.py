@@ -41,6 +41,8 @@ async def trace_start(
     path = Path(file)
     if not path.is_absolute():
         raise CommandError("the file of a trace is named by its absolute path, as ccidd sees it")
+    if context.service.sandbox is not None:
+        context.service.sandbox.check_new_file(path)
     await find_reader(context, reader).start_trace(path, with_secrets=with_secrets)
 
 

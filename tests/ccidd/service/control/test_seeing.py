@@ -72,6 +72,27 @@ async def test_what_a_guest_does_is_counted_told_and_traced(state: State, tmp_pa
     assert PIN not in str(stats)
 
 
+async def test_what_a_guard_refuses_is_told(state: State, tmp_path: Path) -> None:
+    keep_card(state, "one")
+    service = service_of(state, reader(tmp_path, "a", "piv,card=one,policy=read"))
+    service.listen()
+    with trio.fail_after(60):
+        async with (
+            controlled(service, state) as clients,
+            await trio.open_unix_socket(f"{tmp_path}/a.sock") as stream,
+            trio.open_nursery() as nursery,
+        ):
+            client = await clients.begun()
+            peer = QemuPeer(stream)
+            nursery.start_soon(peer.run)
+            await peer.until(lambda: peer.atr)
+            await peer.transmit(SELECT_PIV)
+            assert await peer.transmit(WRONG_PIN) == b"\x69\x85"
+            refused = await client.event("GUARD_REFUSED")
+            assert (refused["instruction"], refused["reason"]) == ("VERIFY", "policy")
+            nursery.cancel_scope.cancel()
+
+
 @pytest.mark.usefixtures("_log_level")
 async def test_the_log_level_is_set(state: State) -> None:
     async with controlled(service_of(state), state) as clients:

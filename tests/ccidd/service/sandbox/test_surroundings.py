@@ -19,7 +19,7 @@ def test_the_tokens_of_softhsm_are_where_its_configuration_says(tmp_path: Path) 
     file.write_text(f"log.level = ERROR\ndirectories.tokendir = {tmp_path}/tokens\n")
     around = Surroundings.here(STATE, None, {"SOFTHSM2_CONF": str(file)})
     assert file in around.module_files
-    assert tmp_path / "tokens" in around.module_stores
+    assert around.tokens == tmp_path / "tokens"
 
 
 def test_softhsm_may_be_configured_by_its_user(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_softhsm_may_be_configured_by_its_user(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_text("directories.tokendir=/srv/tokens")
     around = Surroundings.here(STATE, None, {"HOME": str(tmp_path)})
-    assert Path("/srv/tokens") in around.module_stores
+    assert around.tokens == Path("/srv/tokens")
 
 
 def test_without_a_home_there_is_nothing_in_it() -> None:
