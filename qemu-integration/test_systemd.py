@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.qemu import Qemu
 
 ALICE: Final = "/run/ccidd/alice.sock"
+BOB: Final = "/run/ccidd/readers/bob.sock"
 SELECT_PIV: Final = "00A404000BA000000308000010000100"
 VERIFY: Final = "0020008008363534333231FFFF"
 PIN: Final = "654321"
@@ -30,10 +31,17 @@ CONFIGURATION: Final = """
 transport = "vscard"
 cards = [{ type = "piv", keys = "credential:alice.pem", pin-file = "credential:alice.pin" }]
 """
-ANOTHER_READER: Final = """
+ANOTHER_READER: Final = f"""
 [readers.bob]
 transport = "vscard"
-socket-path = "/run/ccidd/readers/bob.sock"
+socket-path = "{BOB}"
+socket-mode = "0660"
+"""
+GREETING: Final = r"""
+import socket
+control = socket.socket(socket.AF_UNIX)
+control.connect("/run/ccidd/control.sock")
+print(control.recv(1000).decode())
 """
 DROP_IN: Final = """
 [Service]
@@ -82,6 +90,7 @@ async def test_ccidd_is_a_service_that_operators_trust(
         await it_is_confined_and_has_its_secrets_from_systemd(host)
         await a_reload_adds_a_reader(host)
         await one_that_hangs_is_started_again_and_its_sockets_stay(host)
+        await only_root_controls_it(host)
         await polkit_lets_it_in_and_nobody_else(host)
         await it_stops_cleanly(host)
         # By AppArmor.
@@ -132,20 +141,36 @@ async def a_reload_adds_a_reader(host: Host) -> None:
     await host.sh("systemctl reload ccidd.service")
     listing = ("systemctl", "show", "--property=StatusText", "ccidd.service")
     await host.guest.run_until(*listing, shows="2 readers, 0 of them connected")
-    ownership = await host.sh("stat --format=%U:%G /run/ccidd/readers/bob.sock")
-    assert ownership.strip() == "ccidd:ccidd-qemu"
+    # It is opened within the sandbox, and for the same QEMUs as those of systemd.
+    ownership = await host.sh(f"stat --format=%U:%G:%a {BOB}")
+    assert ownership.strip() == "ccidd:ccidd-qemu:660"
 
 
 async def one_that_hangs_is_started_again_and_its_sockets_stay(host: Host) -> None:
     (pid,) = await host.shown("ccidd.service", "MainPID")
     await host.sh(f"kill -STOP {pid}")
-    # Who comes meanwhile waits for the next one.
-    answered = await host.connect("alice", ALICE, SELECT_PIV)
-    assert answered.text.startswith("3b")
+
+    async def wait_for_the_next(socket: str) -> None:
+        answered = await host.connect("alice", socket, SELECT_PIV)
+        assert answered.text.startswith("3b")
+
+    # The one socket is systemd's, the other one was opened by ccidd, and is kept by systemd.
+    async with trio.open_nursery() as nursery:
+        for socket in (ALICE, BOB):
+            nursery.start_soon(wait_for_the_next, socket)
     restarts, status = await host.shown("ccidd.service", "NRestarts", "StatusText")
     assert int(restarts) == 1
     assert status.startswith("2 readers")
-    assert "Watchdog timeout" in await host.journal("ccidd.service")
+    journal = await host.journal("ccidd.service")
+    assert "Watchdog timeout" in journal
+    assert "confined_in_part" not in journal
+
+
+async def only_root_controls_it(host: Host) -> None:
+    assert "QMP" in (await host.guest.run("python3", "-c", GREETING)).text
+    as_alice = ("setpriv", "--reuid=alice", "--regid=alice", "--init-groups")
+    refused = await host.guest.run(*as_alice, "python3", "-c", GREETING, check=False)
+    assert "Permission denied" in refused.error_text
 
 
 async def polkit_lets_it_in_and_nobody_else(host: Host) -> None:
