@@ -25,12 +25,10 @@ class ApduLog(ExchangeObserver):
 
     def removed(self, slot: Slot) -> None:
         """See `SlotObserver.removed`."""
-        super().removed(slot)
         log.debug("card_went", slot=slot.index)
 
     def powered_on(self, slot: Slot, atr: bytes) -> None:
         """See `SlotObserver.powered_on`."""
-        super().powered_on(slot, atr)
         log.debug("card_powered_on", slot=slot.index, atr=atr.hex().upper())
 
     def powered_off(self, slot: Slot) -> None:
@@ -39,5 +37,4 @@ class ApduLog(ExchangeObserver):
 
     def failed(self, slot: Slot, error: Exception) -> None:
         """See `SlotObserver.failed`."""
-        super().failed(slot, error)
         log.debug("card_did_not_answer", slot=slot.index, error=type(error).__name__)

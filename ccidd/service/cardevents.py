@@ -30,7 +30,6 @@ class CardEvents(ExchangeObserver):
     """
 
     def __init__(self, reader: str, guest: Guest, events: Events) -> None:
-        super().__init__()
         self._reader: Final = reader
         self._guest = guest
         self._events = events
@@ -42,7 +41,6 @@ class CardEvents(ExchangeObserver):
 
     def removed(self, slot: Slot) -> None:
         """See `SlotObserver.removed`."""
-        super().removed(slot)
         self._blocked = {each for each in self._blocked if each[0] != slot.index}
         self._events.emit("CARD_REMOVED", reader=self._reader, slot=slot.index)
 

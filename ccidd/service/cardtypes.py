@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of cards: what `--card` and `ccidd card create` can make."""
+"""The kinds of cards: what `--card` and `ccidd card create` can make.
+
+What makes a kind is imported when one is made: it is part of the time until ccidd is ready.
+"""
 
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ccidd.card.cac.card import PIN_REFERENCE as CAC_PIN
-from ccidd.card.cac.card import cac_card
-from ccidd.card.cac.pki import is_supported
 from ccidd.card.card import Card
-from ccidd.card.dual import dual_card
 from ccidd.card.memory import CardMemory
-from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.management_key import ManagementKey
 from ccidd.card.piv.options import PivOptions
 from ccidd.card.piv.personalisation import factory_contents
@@ -23,6 +21,9 @@ from ccidd.service.certificates import Purpose
 
 PUK: Final[int] = PinReference.PUK
 """The key reference of the PUK of every kind of card; guests can use it on those with PIV alone."""
+
+_CAC_PIN: Final = 0x00
+"""P2 of a CAC's VERIFY."""
 
 _CAC_KEYS: Final = 16
 
@@ -133,6 +134,8 @@ def _make_piv_card(
     switches: Collection[str],
     guid: uuid.UUID | None = None,
 ) -> Card:
+    from ccidd.card.piv.card import piv_card  # noqa: PLC0415 (see above)
+
     return piv_card(
         _by_reference(credentials),
         memory,
@@ -148,6 +151,8 @@ def _make_cac_card(
     switches: Collection[str],
     guid: uuid.UUID | None = None,
 ) -> Card:
+    from ccidd.card.cac.card import cac_card  # noqa: PLC0415 (see above)
+
     assert not switches
     return cac_card(list(credentials.values()), memory, guid)
 
@@ -158,6 +163,8 @@ def _make_dual_card(
     switches: Collection[str],
     guid: uuid.UUID | None = None,
 ) -> Card:
+    from ccidd.card.dual import dual_card  # noqa: PLC0415 (see above)
+
     return dual_card(
         _by_reference(credentials),
         memory,
@@ -172,6 +179,8 @@ def _piv_takes(key: PrivateKey, switches: Collection[str]) -> bool:
 
 
 def _cac_takes(key: PrivateKey, _switches: Collection[str]) -> bool:
+    from ccidd.card.cac.pki import is_supported  # noqa: PLC0415 (see above)
+
     return is_supported(key)
 
 
@@ -194,7 +203,7 @@ CARD_TYPES: Final[Mapping[str, CardType]] = {
         "a CAC (GSC-IS 2.1)",
         _CAC_PURPOSES,
         _CAC_DEFAULT_KEYS,
-        CAC_PIN,
+        _CAC_PIN,
         {},
         _make_cac_card,
         _cac_takes,

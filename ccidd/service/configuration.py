@@ -15,7 +15,6 @@ from ccidd.service.readers import check_pin_source, reader_profile
 from ccidd.service.where import COMMAND_LINE, Where
 from ccidd.transport.access import Rules
 from ccidd.transport.endpoint import host_and_port, tcp_address
-from ccidd.transport.serial import serial_model
 from ccidd.transport.sockets import is_tcp, name_of
 
 ONLY_READER: Final = "reader"
@@ -221,6 +220,9 @@ class ReaderConfiguration:
         profile = reader_profile(options, cards=self.slot_count, place=place, where=where)
         if self.transport == "serial":
             with self.where.naming("transport"):
+                # Only this front door needs it (see `opening`).
+                from ccidd.transport.serial import serial_model  # noqa: PLC0415
+
                 return replace(profile, slots=serial_model(profile.slots).slots)
         return profile
 

@@ -26,13 +26,13 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
 from ccidd.errors import UserError
 from ccidd.service.configuration import Configuration
-from ccidd.service.control.server import ControlServer
 from ccidd.service.events import Events
 from ccidd.service.keptsockets import KeptSockets
 from ccidd.service.log import AUTO, configure_log
@@ -43,6 +43,9 @@ from ccidd.service.requests import Requests
 from ccidd.service.sandbox.sandbox import Sandbox
 from ccidd.service.sandbox.surroundings import Surroundings
 from ccidd.service.service import LoadConfiguration, Service
+
+if TYPE_CHECKING:
+    from ccidd.service.control.server import ControlServer
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -85,13 +88,18 @@ def start(
             failing.callback(service.close)
             service.open(configuration)
             failing.pop_all()
-        control = ControlServer(configuration.control, service, state)
+        control = None
+        if configuration.control:
+            # It takes a part of the time until "ready" to import.
+            from ccidd.service.control.server import ControlServer  # noqa: PLC0415
+
+            control = ControlServer(configuration.control, service, state)
         return trio.run(serve, service, control, sandbox, sockets)
 
 
 async def serve(
     service: Service,
-    control: ControlServer | None = None,
+    control: "ControlServer | None" = None,
     sandbox: Sandbox | None = None,
     sockets: KeptSockets | None = None,
 ) -> bool:
@@ -147,7 +155,7 @@ async def serve(
 
 async def _run(
     service: Service,
-    control: ControlServer | None,
+    control: "ControlServer | None",
     nursery: trio.CancelScope,
     *,
     task_status: trio.TaskStatus[None],

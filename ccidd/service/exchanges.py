@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observers that want to know what a command means, and what came of it."""
+"""What commands mean, and what came of them, for observers that want to know."""
 
 import enum
 from abc import abstractmethod
@@ -23,33 +23,62 @@ _WRONG: Final = 0x6300
 
 
 class ExchangeObserver(SlotObserver):
-    """Sees each command in its context: the application that is selected, the chain it is in."""
-
-    def __init__(self) -> None:
-        self._conversations: dict[int, Conversation] = {}
+    """Sees each command in its context, and for the rest what any observer sees."""
 
     @abstractmethod
     def exchanged(self, slot: Slot, exchange: Exchange, seconds: float) -> None:
         """Sees a command and its response; see `SlotObserver.transmitted`."""
+
+
+class Exchanges(SlotObserver):
+    """Follows what is said in each slot, which application is selected and what chains make.
+
+    It is done once for all who want to know, as each command pays for it.
+
+    Args:
+        observers: those who want to know.
+    """
+
+    def __init__(self, *observers: ExchangeObserver) -> None:
+        self._observers = observers
+        self._conversations: dict[int, Conversation] = {}
+
+    def inserted(self, slot: Slot) -> None:
+        """See `SlotObserver.inserted`."""
+        for observer in self._observers:
+            observer.inserted(slot)
+
+    def removed(self, slot: Slot) -> None:
+        """See `SlotObserver.removed`."""
+        self._conversations.pop(slot.index, None)
+        for observer in self._observers:
+            observer.removed(slot)
+
+    def powered_on(self, slot: Slot, atr: bytes) -> None:
+        """See `SlotObserver.powered_on`."""
+        self._conversations.pop(slot.index, None)
+        for observer in self._observers:
+            observer.powered_on(slot, atr)
+
+    def powered_off(self, slot: Slot) -> None:
+        """See `SlotObserver.powered_off`."""
+        for observer in self._observers:
+            observer.powered_off(slot)
 
     def transmitted(self, slot: Slot, command: bytes, response: bytes, seconds: float) -> None:
         """See `SlotObserver.transmitted`."""
         conversation = self._conversations.get(slot.index)
         if conversation is None:
             conversation = self._conversations[slot.index] = Conversation()
-        self.exchanged(slot, conversation.take(command, response), seconds)
+        exchange = conversation.take(command, response)
+        for observer in self._observers:
+            observer.exchanged(slot, exchange, seconds)
 
-    def removed(self, slot: Slot) -> None:
-        """See `SlotObserver.removed`."""
-        self._conversations.pop(slot.index, None)
-
-    def powered_on(self, slot: Slot, atr: bytes) -> None:  # noqa: ARG002 (for subclasses)
-        """See `SlotObserver.powered_on`."""
-        self._conversations.pop(slot.index, None)
-
-    def failed(self, slot: Slot, error: Exception) -> None:  # noqa: ARG002 (for subclasses)
+    def failed(self, slot: Slot, error: Exception) -> None:
         """See `SlotObserver.failed`."""
         self._conversations.pop(slot.index, None)
+        for observer in self._observers:
+            observer.failed(slot, error)
 
 
 def refusal_of(slot: Slot) -> Refusal | None:

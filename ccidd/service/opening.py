@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens what a configuration names: cards, sources of PINs, traces; but no sockets yet."""
+"""Opens what a configuration names: cards, sources of PINs, traces; but no sockets yet.
+
+Front doors are imported when there is one: it is part of the time until ccidd is ready.
+"""
 
 import contextlib
 import stat
@@ -11,7 +14,6 @@ import structlog
 from ccidd.card.guard.guest import Guest
 from ccidd.reader.pinentry.source import PinSource
 from ccidd.reader.profile import ReaderProfile
-from ccidd.reader.usb_reader import UsbReader
 from ccidd.service import embedded
 from ccidd.service.allow import group_number, parse_allow, parse_mode
 from ccidd.service.cards import open_supply
@@ -41,10 +43,7 @@ from ccidd.transport.endpoint import (
     tcp_address,
 )
 from ccidd.transport.listening import OWNER_ONLY
-from ccidd.transport.serial import PseudoTerminal, serve_serial
 from ccidd.transport.tls import Encrypted, Role, X509Credentials
-from ccidd.transport.usbredir import UsbredirPort
-from ccidd.transport.vscard import serve_vscard
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -136,6 +135,8 @@ def _reader(  # noqa: PLR0913 (each is another side of it)
         with configuration.where.naming("trace"):
             tracer.open(configuration.trace, with_secrets=configuration.trace_has_secrets)
     if configuration.transport == "serial":
+        from ccidd.transport.serial import PseudoTerminal, serve_serial  # noqa: PLC0415 (see above)
+
         assert configuration.socket_path is not None
         guest.name = "this host"
         with configuration.where.naming("socket-path"):
@@ -151,12 +152,18 @@ def _reader(  # noqa: PLR0913 (each is another side of it)
             tracer=tracer,
         )
     else:
-        handler: Handler = partial(serve_vscard, slot=slots[0], witness=tracer)
         background: list[Background] = []
         if configuration.transport == "usbredir":
+            from ccidd.reader.usb_reader import UsbReader  # noqa: PLC0415 (see above)
+            from ccidd.transport.usbredir import UsbredirPort  # noqa: PLC0415 (see above)
+
             port = UsbredirPort(UsbReader(slots, profile, pins, tracer), slots)
-            handler = port.serve
+            handler: Handler = port.serve
             background = [port.run]
+        else:
+            from ccidd.transport.vscard import serve_vscard  # noqa: PLC0415 (see above)
+
+            handler = partial(serve_vscard, slot=slots[0], witness=tracer)
         reader = SocketReader(
             slots,
             open_endpoint,

@@ -5,7 +5,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
 import trio
@@ -18,8 +18,10 @@ from ccidd.service.options import CardOptions
 from ccidd.service.slotcards import SlotCards
 from ccidd.service.trace import Tracer
 from ccidd.transport.endpoint import Endpoint, Handler
-from ccidd.transport.serial import PseudoTerminal
 from ccidd.transport.tls import peer_of
+
+if TYPE_CHECKING:
+    from ccidd.transport.serial import PseudoTerminal
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -287,7 +289,7 @@ class LineReader(ServedReader):
     def __init__(  # noqa: PLR0913 (each is another side of it)
         self,
         slots: Sequence[Slot],
-        line: PseudoTerminal,
+        line: "PseudoTerminal",
         serve_on_line: Background,
         *,
         configuration: ReaderConfiguration,

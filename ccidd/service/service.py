@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -16,6 +15,7 @@ from ccidd.service.apdulog import ApduLog
 from ccidd.service.cardevents import CardEvents
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.events import Events
+from ccidd.service.exchanges import Exchanges
 from ccidd.service.requests import Requests
 from ccidd.service.sandbox.confine import NOT_CONFINED, Confinement
 from ccidd.service.sandbox.sandbox import Sandbox
@@ -324,13 +324,13 @@ class Service:
         reader.changed = self._tell_connections(reader)
         if reader.tracer is not None:
             reader.tracer.changed = self._tell_traces(reader)
-        observers = [
+        observer = Exchanges(
             self.statistics.add(reader.name, len(reader.slots)),
             ApduLog(),
             CardEvents(reader.name, reader.guest, self.events),
-        ]
+        )
         self.events.emit("READER_ADDED", reader=reader.name)
-        for slot, observer in product(reader.slots, observers):
+        for slot in reader.slots:
             slot.observe(observer)
         try:
             with place.scope:

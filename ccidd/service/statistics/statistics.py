@@ -92,7 +92,6 @@ class ReaderStatistics(ExchangeObserver):
     """
 
     def __init__(self, slot_count: int) -> None:
-        super().__init__()
         self.slots: Final[Sequence[SlotStatistics]] = [SlotStatistics() for _ in range(slot_count)]
         self.connections = 0
 
@@ -102,17 +101,14 @@ class ReaderStatistics(ExchangeObserver):
 
     def removed(self, slot: Slot) -> None:
         """See `SlotObserver.removed`."""
-        super().removed(slot)
         self.slots[slot.index].removals += 1
 
-    def powered_on(self, slot: Slot, atr: bytes) -> None:
+    def powered_on(self, slot: Slot, atr: bytes) -> None:  # noqa: ARG002 (it is counted)
         """See `SlotObserver.powered_on`."""
-        super().powered_on(slot, atr)
         self.slots[slot.index].power_ons += 1
 
-    def failed(self, slot: Slot, error: Exception) -> None:
+    def failed(self, slot: Slot, error: Exception) -> None:  # noqa: ARG002 (it is counted)
         """See `SlotObserver.failed`."""
-        super().failed(slot, error)
         self.slots[slot.index].faults += 1
 
     def exchanged(self, slot: Slot, exchange: Exchange, seconds: float) -> None:

@@ -11,6 +11,7 @@ from cards import ScriptedCard
 from ccidd.reader.slot import Slot
 from ccidd.service import log as log_module
 from ccidd.service.apdulog import ApduLog
+from ccidd.service.exchanges import Exchanges
 from ccidd.service.log import set_log_level
 
 VERIFY = bytes.fromhex("0020008008313233343536FFFF")
@@ -38,7 +39,7 @@ async def test_each_apdu_is_a_line_without_secrets(
     set_log_level("debug")
     slot = Slot(ScriptedCard(answer), 1)
     with capture_logs() as logs:
-        slot.observe(ApduLog())
+        slot.observe(Exchanges(ApduLog()))
         card = slot.insertion
         assert card is not None
         await card.power_on()
@@ -69,7 +70,7 @@ async def test_each_apdu_is_a_line_without_secrets(
 async def test_nothing_is_worked_out_that_is_not_logged() -> None:
     set_log_level("info")
     slot = Slot(ScriptedCard(answer))
-    slot.observe(ApduLog())
+    slot.observe(Exchanges(ApduLog()))
     assert slot.insertion is not None
     with capture_logs() as logs:
         await slot.insertion.transmit(VERIFY)

@@ -17,6 +17,7 @@ from ccidd.card.piv.card import piv_card
 from ccidd.reader.slot import Slot
 from ccidd.service.cardevents import CardEvents
 from ccidd.service.events import JSON, Events, Subscription
+from ccidd.service.exchanges import Exchanges
 from recording_card import OPENPGP, PIV, RecordingCard, select
 
 WRONG = "0020008008303030303030FFFF"
@@ -31,7 +32,7 @@ class Watched:
 
     def __init__(self, card: Card, subscription: Subscription, events: Events) -> None:
         self.slot = Slot(card, 2)
-        self.slot.observe(CardEvents("alice", Guest("vm"), events))
+        self.slot.observe(Exchanges(CardEvents("alice", Guest("vm"), events)))
         self._subscription = subscription
 
     async def send(self, *commands: str) -> list[int]:

@@ -22,6 +22,7 @@ from ccidd.card.piv.card import piv_card
 from ccidd.card.piv.references import KeyReference
 from ccidd.keys.key import KeyAlgorithm
 from ccidd.reader.slot import Slot
+from ccidd.service.exchanges import Exchanges
 from ccidd.service.statistics import MetricsFile, Statistics, metricsfile
 from ccidd.service.statistics.histogram import BOUNDS, Histogram
 from ccidd.service.statistics.openmetrics import openmetrics
@@ -46,7 +47,7 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 async def used(statistics: Statistics, card: Card, *commands: str, reader: str = "alice") -> Slot:
     """Has a card in the second slot of a reader used."""
     slot = Slot(card, 1)
-    slot.observe(statistics.add(reader, 2))
+    slot.observe(Exchanges(statistics.add(reader, 2)))
     statistics.connected(reader)
     insertion = slot.insertion
     assert insertion is not None
