@@ -217,7 +217,6 @@ def test_what_the_role_does_not_allow_is_said(control: Path, place: Path) -> Non
 
 
 def test_what_is_no_control_socket_is_said(place: Path) -> None:
-    assert "is no control socket of a ccidd" in refused("status", f"--socket={place / 'card.sock'}")
     assert "there is no control socket" in refused("status", f"--socket={place / 'none'}", run=run)
     assert "is no socket" in refused("status", f"--socket={place / 'log'}")
     assert "use --pinentry" in refused("agent", f"--socket={place / 'control.sock'}", run=run)
