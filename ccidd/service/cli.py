@@ -33,6 +33,7 @@ from ccidd.service.control.options import (
     take_control_fds,
 )
 from ccidd.service.daemon import start
+from ccidd.service.keptsockets import take_kept_sockets
 from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
@@ -251,7 +252,8 @@ def _run(arguments: Sequence[str]) -> None:
     if "help" in options.control:
         print(control_help())  # noqa: T201 (asked for)
         return
-    control, systemd_fds = take_control_fds(take_systemd_fds(os.environ))
+    kept, systemd_fds = take_kept_sockets(take_systemd_fds(os.environ))
+    control, systemd_fds = take_control_fds(systemd_fds)
     load = None
     try:
         control += [parse_control(text) for text in options.control]
@@ -264,7 +266,7 @@ def _run(arguments: Sequence[str]) -> None:
             configuration = _completed(Configuration((reader,)), options, control)
     except UserError as error:
         parser.error(str(error))
-    if not start(configuration, file, load):
+    if not start(configuration, file, load, kept):
         sys.exit(1)
 
 
