@@ -111,16 +111,16 @@ class Agent:
                 await self._client.send("answer-request", {"id": number, **answer})
 
     async def _ask(self, request: Mapping[str, JSON]) -> dict[str, JSON]:
-        deadline = trio.current_time() + _number(request, "timeout") + _GRACE
+        seconds = _number(request, "timeout") + _GRACE
         if request.get("kind") == "consent":
-            seconds = deadline - trio.current_time()
             return {"allow": await self._person.confirm(_text(request, "text"), seconds)}
-        entry = _entry_request(request)
+        deadline = trio.current_time() + seconds
+        entry = _entry_request(request, seconds)
         answer = await self._person.ask(entry)
         for _attempt in range(1, MAX_ATTEMPTS):
             if answer is not NoPin.MISMATCH or not isinstance(entry, ModificationRequest):
                 break
-            left = deadline - trio.current_time()
+            left = max(0.0, deadline - trio.current_time())
             entry = replace(entry, timeout=left, after_mismatch=True)
             answer = await self._person.ask(entry)
         if not isinstance(answer, Pins):
@@ -129,7 +129,7 @@ class Agent:
         return {name: pin.decode() for name, pin in pins.items() if pin is not None}
 
 
-def _entry_request(request: Mapping[str, JSON]) -> EntryRequest:
+def _entry_request(request: Mapping[str, JSON], seconds: float) -> EntryRequest:
     verification = VerificationRequest(
         guest=_text(request, "guest"),
         reader=f"the reader {_text(request, 'reader')}",
@@ -137,7 +137,7 @@ def _entry_request(request: Mapping[str, JSON]) -> EntryRequest:
         card=_text(request, "card"),
         min_digits=int(_number(request, "min-digits")),
         max_digits=int(_number(request, "max-digits")),
-        timeout=_number(request, "timeout") + _GRACE,
+        timeout=seconds,
     )
     if request.get("purpose") == "verify":
         return verification

@@ -9,13 +9,17 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from cards import transmit
+from ccid_host import Host
 from ccid_protocol.apdu import CommandAPDU, Instruction, ResponseAPDU, StatusWord
+from ccid_protocol.ccid import XfrBlock
 from ccidd.card.guard.consent import CONSENT_TIMEOUT, Consent, ConsentRequest
 from ccidd.card.guard.guard import Guard
 from ccidd.card.guard.guest import Guest
 from ccidd.card.guard.operations import Operation
 from ccidd.errors import UserError
 from ccidd.reader.pinentry.source import NoPin, PinEntry, Pins, PinSource
+from ccidd.reader.profile import Level, default_profile
+from ccidd.reader.slot import Slot
 from ccidd.service.events import JSON, Events
 from ccidd.service.guards import protector
 from ccidd.service.options import parse_card, parse_reader
@@ -459,3 +463,21 @@ async def test_a_guard_takes_silence_for_a_refusal(
     assert response.sw == StatusWord.CONDITIONS_NOT_SATISFIED
     assert trio.current_time() - began == CONSENT_TIMEOUT
     assert told.endings == ["timed-out"]
+
+
+async def test_the_question_names_the_slot_of_the_card(
+    requests: Requests, consent: Consent, nursery: trio.Nursery
+) -> None:
+    guard, _card = await guarded(consent)
+    slots = [Slot(index=0), Slot(guard, index=1)]
+    host = Host(slots, default_profile(2, "1", Level.EXTENDED_APDU))
+    nursery.start_soon(host.reader.run)
+    await trio.testing.wait_all_tasks_blocked()
+    select = CommandAPDU(0, Instruction.SELECT, 4, 0, bytes.fromhex("A000000308"), 256)
+    await host.power_on(slot=1)
+    await host.ask(XfrBlock, select.encode(), 0, 0, slot=1)
+    with requests.agent():
+        host.send(XfrBlock, SIGN.encode(), 0, 0, slot=1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [request["slot"] for request in requests.pending()] == [1]
+        nursery.cancel_scope.cancel()

@@ -68,6 +68,7 @@ def run_here(*arguments: str) -> subprocess.CompletedProcess[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The directory of a ccidd that runs, whose sockets are control.sock and observe.sock."""
     place = tmp_path_factory.mktemp("ctl")
+    (place / "traces").mkdir()
     with State(place / "state", cost=CHEAP) as state:
         keep_card(state, "default")
         keep_card(state, "alice")
@@ -76,6 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         f"--socket-path={place / 'card.sock'}",
         f"--state-dir={place / 'state'}",
         "--reader=slots=2",
+        f"--sandbox-path={place / 'traces'}",
         f"--control={place / 'control.sock'}",
         f"--control={place / 'observe.sock'},role=observe",
     ]
@@ -185,6 +187,20 @@ def test_readers_come_and_go(control: Path, place: Path) -> None:
     assert "socket" in refused("reader", "add", "other")
 
 
+def test_what_crosses_a_front_door_is_written_and_more_is_logged(
+    control: Path, place: Path
+) -> None:
+    file = place / "traces" / "one.pcapng"
+    assert printed("log-level", "debug") == ""
+    assert printed("trace", "on", f"{file}") == ""
+    assert file.exists()
+    assert "there is a trace" in refused("trace", "on", f"{file}")
+    assert printed("trace", "off") == ""
+    assert "there is no trace" in refused("trace", "off")
+    assert printed("log-level", "info") == ""
+    assert "no configuration file to read again" in refused("reload")
+
+
 def test_pins_come_from_files(control: Path, place: Path) -> None:
     with State(place / "state") as state:
         guid = state.card("alice").guid
@@ -217,7 +233,6 @@ def test_what_the_role_does_not_allow_is_said(control: Path, place: Path) -> Non
 
 
 def test_what_is_no_control_socket_is_said(place: Path) -> None:
-    assert "is no control socket of a ccidd" in refused("status", f"--socket={place / 'card.sock'}")
     assert "there is no control socket" in refused("status", f"--socket={place / 'none'}", run=run)
     assert "is no socket" in refused("status", f"--socket={place / 'log'}")
     assert "use --pinentry" in refused("agent", f"--socket={place / 'control.sock'}", run=run)
