@@ -12,10 +12,11 @@ from ccidd.service import cardcommand, cli
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.check.command import check_parser
 from ccidd.service.configfile import load_configuration
+from ccidd.service.ctl import cli as ctl
 from ccidd.service.options import PCSC, READER_OPTIONS, OptionHelp, card_options
 from ccidd.service.vscclient import cli as vscclient
 from documents import DOCUMENTS, ROOT, blocks, name_of, without_blocks
-from parsers import commands_of, options_of
+from parsers import all_commands_of, commands_of, options_of
 
 OF_OTHERS = {
     "--admin",  # piv-tool
@@ -30,8 +31,13 @@ OF_OTHERS = {
 """Options that the documents name alone, and that are other programs'."""
 
 CARD_COMMANDS = commands_of(cardcommand._parser())
+CTL_COMMANDS = all_commands_of(ctl.make_parser())
 CHECK = check_parser(cli._parser)
-PROGRAMS = {"ccidd": cli._parser(), "ccidd-vscclient": vscclient._parser()}
+PROGRAMS = {
+    "ccidd": cli._parser(),
+    "ccidctl": ctl.make_parser(),
+    "ccidd-vscclient": vscclient._parser(),
+}
 
 
 def inline_code(document: Path) -> list[str]:
@@ -85,6 +91,14 @@ def options_for(program: str, arguments: list[str]) -> set[str]:
     if program == "ccidd" and arguments[:1] == ["card"]:
         command = CARD_COMMANDS.get(arguments[1] if len(arguments) > 1 else "")
         return set(options_of(command or cardcommand._parser()))
+    if program == "ccidctl":
+        words = " ".join(word for word in arguments if not word.startswith("-"))
+        matching = [name for name in CTL_COMMANDS if f"{words} ".startswith(f"{name} ")]
+        return {
+            option
+            for parser in (PROGRAMS[program], *(CTL_COMMANDS[name] for name in matching))
+            for option in options_of(parser)
+        }
     if program == "ccidd" and arguments[:1] == ["check"]:
         return set(options_of(CHECK))
     return set(options_of(PROGRAMS[program]))
@@ -105,7 +119,7 @@ def test_commands_have_options_that_there_are(document: Path) -> None:
 def test_options_named_alone_are_those_of_some_program(document: Path) -> None:
     known = {
         option
-        for parser in (*PROGRAMS.values(), *CARD_COMMANDS.values(), CHECK)
+        for parser in (*PROGRAMS.values(), *CARD_COMMANDS.values(), *CTL_COMMANDS.values(), CHECK)
         for option in options_of(parser)
     }
     for code in inline_code(document):

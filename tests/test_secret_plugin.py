@@ -90,6 +90,14 @@ def test_secrets_are_found_in_many_forms(text: str) -> None:
     assert len(list(find_in(text.encode(), "here"))) == 1
 
 
+def test_who_counts_tells_nothing() -> None:
+    up = bytes(range(256))
+    for counted in (up, up[::-1]):
+        for text in (counted.hex(), counted.hex(" ").upper(), f"{list(counted)}"):
+            assert not list(find_in(text.encode(), "here"))
+        assert not list(find_in(counted, "here"))
+
+
 def test_both_secrets_of_one_command_are_found() -> None:
     unblock = bytes.fromhex("002C008010") + b"12345678" + b"123456\xff\xff"
     assert list(find_in(unblock, "here"))
@@ -97,6 +105,7 @@ def test_both_secrets_of_one_command_are_found() -> None:
 
 def test_what_ccidd_shows_once_is_shown_once() -> None:
     shown = "card  default (piv)\nPIN   710115\nPUK   33093890\nadmin " + "5d1c2f0b" * 6 + "\n"
+    shown += "card  alice (piv)\nPIN   123456\n"
     assert not list(find_in(shown.encode(), "log"))
     for told in ("event=x pin=710115", "33093890", "5D1C2F0B" * 6):
         (finding,) = find_in((shown + told).encode(), "log")

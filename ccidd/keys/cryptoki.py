@@ -7,6 +7,7 @@ or before anything else runs.
 Source: PKCS #11 Cryptographic Token Interface Base Specification Version 2.40.
 """
 
+import contextlib
 import enum
 import json
 import os
@@ -14,9 +15,9 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from ccidd.keys.uri import Version
 
@@ -136,17 +137,25 @@ class Cryptoki:
         timeout: seconds that a call may take.
     """
 
+    # -P: never a module of that name from the working directory.
+    program: ClassVar[Sequence[str]] = (sys.executable, "-P", "-m", "ccidd.keys.cryptoki_worker")
+    """What the process runs; another program may see to something first."""
+
+    preamble: ClassVar[bytes] = b""
+    """What that other program is told first, on its standard input."""
+
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        # -P: never a module of that name from the working directory.
         self._process = subprocess.Popen(  # noqa: S603 (the command is ours)
-            [sys.executable, "-P", "-m", "ccidd.keys.cryptoki_worker", str(timeout + _GRACE)],
+            [*self.program, str(timeout + _GRACE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
         )
         assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(self.preamble)
         os.set_blocking(self._process.stdin.fileno(), False)
 
     def probe(self, module: str) -> None:

@@ -25,6 +25,8 @@ from typing import Any, Final
 
 import PyKCS11
 
+from ccidd.dumps import forbid_dumps
+
 _MECHANISMS: Final = (
     "CKM_RSA_X_509",
     "CKM_RSA_PKCS",
@@ -317,6 +319,8 @@ def main() -> None:
     # What a terminal or systemd sends to all processes of a service is for ccidd; it ends this one.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # PINs pass through here.
+    forbid_dumps()
     time_limit = float(sys.argv[1])
     with os.fdopen(_take_away(0)) as requests, os.fdopen(_take_away(1), "w") as answers:
         worker = _Worker(requests.fileno())

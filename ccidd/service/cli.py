@@ -6,39 +6,43 @@ foreground, the options for sockets and capabilities, exit status 2 for wrong op
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
-
-import trio
 
 from ccidd import __version__
 from ccidd.errors import UserError
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
-from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
-from ccidd.service.control.options import control_help, parse_control, take_control_fds
-from ccidd.service.control.server import ControlServer
-from ccidd.service.daemon import serve
-from ccidd.service.events import Events
-from ccidd.service.log import AUTO, FORMATS, LEVELS, configure_log
-from ccidd.service.opening import ReaderOpener
+from ccidd.service.configuration import (
+    SANDBOX_MODES,
+    TRANSPORTS,
+    Configuration,
+    ReaderConfiguration,
+)
+from ccidd.service.control.options import (
+    ControlOptions,
+    control_help,
+    parse_control,
+    take_control_fds,
+)
+from ccidd.service.control.roles import Role
+from ccidd.service.daemon import start
+from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
     OneLineParser,
     add_state_options,
     open_standard_streams,
-    open_state_in,
     path,
     told_in_one_line,
 )
-from ccidd.service.requests import Requests
-from ccidd.service.service import Service
+from ccidd.service.requests import AGENT
 from ccidd.transport.endpoint import take_systemd_fds
 
 # What says where a reader is, and what it is like; a configuration file says it itself.
@@ -215,6 +219,20 @@ def _parser(
         type=path,
         help="write counters and latencies into a file, as OpenMetrics text, every 15 seconds",
     )
+    parser.add_argument(
+        "--sandbox",
+        choices=SANDBOX_MODES,
+        help="give up what the configuration does not need: files, programs, sockets, system calls;"
+        " auto (the default): as far as it works here; on: or do not start; off: nothing",
+    )
+    parser.add_argument(
+        "--sandbox-path",
+        metavar="PATH",
+        type=path,
+        action="append",
+        default=[],
+        help="what ccidd, a PKCS#11 module or a pinentry may use beside it, with all beneath it",
+    )
     parser.add_argument("--log-level", choices=LEVELS, help="what to log (default: info)")
     parser.add_argument(
         "--log-format",
@@ -240,36 +258,60 @@ def _run(arguments: Sequence[str]) -> None:
         control += [parse_control(text) for text in options.control]
         file = _file(options)
         if file is not None:
-            load = partial(load_configuration, file, dict(systemd_fds))
+            load = partial(_loaded, file, dict(systemd_fds), options, control)
             configuration = load()
         else:
-            configuration = Configuration((_reader(options, [fd for _name, fd in systemd_fds]),))
+            reader = _reader(options, [fd for _name, fd in systemd_fds])
+            configuration = _completed(Configuration((reader,)), options, control)
     except UserError as error:
         parser.error(str(error))
-    configure_log(
-        options.log_level or configuration.log_level or "info",
-        options.log_format or configuration.log_format or AUTO,
-    )
-    directory = options.state_dir or configuration.state_dir
-    key_file = options.state_key_file or configuration.state_key_file
-    with open_state_in(directory, key_file) as state:
-        events = Events()
-        requests = Requests(events)
-        service = Service(
-            ReaderOpener(state, requests).open,
-            load,
-            events=events,
-            requests=requests,
-            metrics_file=options.metrics_file or configuration.metrics_file,
-        )
-        with contextlib.ExitStack() as failing:
-            failing.callback(service.close)
-            service.open(configuration)
-            failing.pop_all()
-        sockets = ControlServer([*control, *configuration.control], service, state)
-        served = trio.run(serve, service, sockets)
-    if not served:
+    if not start(configuration, file, load):
         sys.exit(1)
+
+
+def _loaded(
+    file: Path,
+    systemd_fds: Mapping[str, int],
+    options: argparse.Namespace,
+    control: Sequence[ControlOptions],
+) -> Configuration:
+    return _completed(load_configuration(file, systemd_fds), options, control)
+
+
+def _completed(
+    configuration: Configuration, options: argparse.Namespace, control: Sequence[ControlOptions]
+) -> Configuration:
+    """Adds what the command line says, which stands over what a file says."""
+    completed = replace(
+        configuration,
+        state_dir=options.state_dir or configuration.state_dir,
+        state_key_file=options.state_key_file or configuration.state_key_file,
+        log_level=options.log_level or configuration.log_level,
+        log_format=options.log_format or configuration.log_format,
+        metrics_file=options.metrics_file or configuration.metrics_file,
+        control=(*control, *configuration.control),
+        sandbox=options.sandbox or configuration.sandbox,
+        sandbox_paths=(*options.sandbox_path, *configuration.sandbox_paths),
+    )
+    _check_agents(completed)
+    return completed
+
+
+def _check_agents(configuration: Configuration) -> None:
+    """Sees to it that there is a control socket where agents are asked.
+
+    Raises:
+        UserError: There is none.
+    """
+    if any(Role.AGENT in socket.roles for socket in configuration.control):
+        return
+    for reader in configuration.readers:
+        asking = [("pin-entry", reader.options.get("pin-entry"), reader.where.within("reader"))]
+        asking += [("confirm-with", card.one("confirm-with"), card.where) for card in reader.cards]
+        for option, value, where in asking:
+            if value == AGENT:
+                needed = reader.where.name("control")
+                raise where.error(f"agent needs a control socket for agents ({needed})", option)
 
 
 def _check(arguments: Sequence[str]) -> None:

@@ -22,7 +22,12 @@ from typing import Final
 
 from ccidd.errors import UserError
 from ccidd.service.configtable import Table
-from ccidd.service.configuration import TRANSPORTS, Configuration, ReaderConfiguration
+from ccidd.service.configuration import (
+    SANDBOX_MODES,
+    TRANSPORTS,
+    Configuration,
+    ReaderConfiguration,
+)
 from ccidd.service.control.options import read_control
 from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import CardOptions, make_card, make_reader
@@ -40,6 +45,8 @@ _GLOBAL: Final = (
     "log-level",
     "metrics-file",
     "readers",
+    "sandbox",
+    "sandbox-path",
     "state-dir",
     "state-key-file",
 )
@@ -130,6 +137,8 @@ def _begin(file: Path) -> tuple[Configuration, Table]:
         control=read_control(table),
         log_format=table.choice("log-format", FORMATS),
         metrics_file=table.path("metrics-file"),
+        sandbox=table.choice("sandbox", SANDBOX_MODES),
+        sandbox_paths=tuple(map(Path, table.texts("sandbox-path"))),
     )
     if not list(readers):
         raise table.where.error("there is no reader; begin one with [readers.NAME]")

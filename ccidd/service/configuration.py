@@ -21,6 +21,8 @@ from ccidd.transport.sockets import is_tcp, name_of
 ONLY_READER: Final = "reader"
 """The name of a reader that has none, being the only one."""
 
+SANDBOX_MODES: Final = ("auto", "on", "off")
+
 TRANSPORTS: Final = ("usbredir", "vscard", "serial")
 
 
@@ -244,6 +246,8 @@ class Configuration:
         control: the control sockets.
         log_format: how to log it.
         metrics_file: where the statistics are written.
+        sandbox: how ccidd is confined, one of `SANDBOX_MODES`.
+        sandbox_paths: what is left to it beside what the readers need.
     """
 
     readers: tuple[ReaderConfiguration, ...]
@@ -253,3 +257,5 @@ class Configuration:
     control: tuple[ControlOptions, ...] = ()
     log_format: str | None = None
     metrics_file: Path | None = None
+    sandbox: str | None = None
+    sandbox_paths: tuple[Path, ...] = ()

@@ -1,29 +1,89 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a service until a signal ends it.
+"""Runs a service, from its start to its end.
 
-Files and keys are opened before this, so that what is wrong with them is told at once. Here signals
-are caught, sockets are opened, and "ready" is logged, and said to the service manager, in this
-order. At the end the readers are unplugged, which answers what is in flight and takes the cards
-away from the guests; only then are connections closed.
+The start has an order, and each step has its reason for being where it is:
+
+1. The command line and the configuration file are read, and held against each other (`cli`). What
+   is wrong there costs nothing but a line.
+2. The log is set up. From here on there is somebody to tell.
+3. The state is opened, and what was demanded of the sandbox is looked for: what cannot work is not
+   begun with.
+4. Cards are opened, with their keys: files, tokens and databases are read with all privileges that
+   ccidd was given. PKCS#11 modules begin in processes that confine themselves.
+5. Signals are caught, since from here on there is something to clean up.
+6. Sockets are opened, for which directories and groups may need privileges too.
+7. ccidd confines itself. All that is opened later, on a reload, stays within that. There must be no
+   other thread yet, and no guest has been heard yet.
+8. Readers and control sockets are served, and "ready" is logged, and said to the service manager.
+
+At the end the readers are unplugged, which answers what is in flight and takes the cards away from
+the guests; only then are connections closed.
 """
 
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 import structlog
 import trio
 
 from ccidd.errors import UserError
+from ccidd.service.configuration import Configuration
 from ccidd.service.control.server import ControlServer
+from ccidd.service.events import Events
+from ccidd.service.log import AUTO, configure_log
 from ccidd.service.notify import Notifier
-from ccidd.service.service import Service
+from ccidd.service.opening import ReaderOpener
+from ccidd.service.parser import open_state_in
+from ccidd.service.requests import Requests
+from ccidd.service.sandbox.sandbox import Sandbox
+from ccidd.service.sandbox.surroundings import Surroundings
+from ccidd.service.service import LoadConfiguration, Service
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-async def serve(service: Service, control: ControlServer | None = None) -> bool:
+def start(configuration: Configuration, file: Path | None, load: LoadConfiguration | None) -> bool:
+    """Starts a service, and runs it to its end.
+
+    Args:
+        configuration: what to serve.
+        file: the file that it was read from, if it was.
+        load: reads it again.
+
+    Returns:
+        As `serve`.
+
+    Raises:
+        UserError: Something cannot be used.
+    """
+    configure_log(configuration.log_level or "info", configuration.log_format or AUTO)
+    with open_state_in(configuration.state_dir, configuration.state_key_file) as state:
+        sandbox = Sandbox(configuration, Surroundings.here(state.directory, file, os.environ))
+        events = Events()
+        requests = Requests(events)
+        service = Service(
+            ReaderOpener(state, requests, sandbox).open,
+            load,
+            sandbox=sandbox,
+            events=events,
+            requests=requests,
+            metrics_file=configuration.metrics_file,
+        )
+        with contextlib.ExitStack() as failing:
+            failing.callback(service.close)
+            service.open(configuration)
+            failing.pop_all()
+        control = ControlServer(configuration.control, service, state)
+        return trio.run(serve, service, control, sandbox)
+
+
+async def serve(
+    service: Service, control: ControlServer | None = None, sandbox: Sandbox | None = None
+) -> bool:
     """Serves until SIGTERM or SIGINT, or until no connection can come any more.
 
     SIGHUP has a configuration file read again; without one it ends the process, as it does by
@@ -32,6 +92,7 @@ async def serve(service: Service, control: ControlServer | None = None) -> bool:
     Args:
         service: what to serve; it is closed in any case.
         control: the control sockets, if there are any.
+        sandbox: what to serve it in.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -48,6 +109,8 @@ async def serve(service: Service, control: ControlServer | None = None) -> bool:
             service.listen()
             if control is not None:
                 control.listen()
+            if sandbox is not None:
+                sandbox.enter()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(notifier.keep_alive)
                 await nursery.start(_run, service, control, nursery.cancel_scope)

@@ -22,6 +22,7 @@ from ccidd.service.log import is_journal
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
 from ccidd.service.requests import AgentConsent, AgentPins, Requests
+from ccidd.service.sandbox.sandbox import Sandbox
 from ccidd.service.served import Background, LineReader, OpenEndpoint, ServedReader, SocketReader
 from ccidd.service.slotcards import SlotCards, placed
 from ccidd.service.state import State
@@ -53,11 +54,13 @@ class ReaderOpener:
     Args:
         state: what cards remember.
         requests: where questions to agents go.
+        sandbox: what they are to stay within, if anything is.
     """
 
-    def __init__(self, state: State, requests: Requests) -> None:
+    def __init__(self, state: State, requests: Requests, sandbox: Sandbox | None = None) -> None:
         self._state = state
         self._requests = requests
+        self._sandbox = sandbox
         self._pinentries = Pinentries()
 
     def open(self, configuration: ReaderConfiguration) -> ServedReader:
@@ -69,6 +72,8 @@ class ReaderOpener:
         Raises:
             UserError: Something cannot be used.
         """
+        if self._sandbox is not None:
+            self._sandbox.check(configuration)
         with contextlib.ExitStack() as failing:
             guest = Guest()
             profile = configuration.profile(self._state.directory)
@@ -87,6 +92,8 @@ class ReaderOpener:
     def _open_supply(
         self, reader: str, guest: Guest, options: CardOptions, state: State
     ) -> CardSupply:
+        if self._sandbox is not None:
+            self._sandbox.check_card(options)
         agent = AgentConsent(self._requests, reader)
         protect = protector(options, guest, self._pinentries, agent)
         return open_supply(options, state, protect)

@@ -101,6 +101,8 @@ class ServedReader(ABC):
         structlog.contextvars.clear_contextvars()
         if self.configuration is not None and self.configuration.name is not None:
             structlog.contextvars.bind_contextvars(reader=self.name)
+        if self.tracer is not None:
+            self.tracer.begin()
         try:
             async with trio.open_nursery() as nursery:
                 for task in self._background:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that a ccidd serves: readers that come and go, and that know nothing of each other."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -17,6 +17,8 @@ from ccidd.service.cardevents import CardEvents
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.events import Events
 from ccidd.service.requests import Requests
+from ccidd.service.sandbox.confine import NOT_CONFINED, Confinement
+from ccidd.service.sandbox.sandbox import Sandbox
 from ccidd.service.served import ServedReader
 from ccidd.service.statistics import MetricsFile, Statistics
 
@@ -60,11 +62,13 @@ class Service:
         open_reader: opens one; None if all are there from the start.
         load: reads the configuration again; None if there is no file.
         stays: whether to go on when no reader is left.
+        sandbox: what is to be stayed within, if anything is.
         events: where to tell what happens.
         requests: where readers put their questions to people.
         metrics_file: where the statistics are written, again and again.
 
     Attributes:
+        sandbox: what is to be stayed within, if anything is.
         events: what happens to readers and cards.
         requests: questions that wait for an agent.
         statistics: how often it happens, and how long it takes.
@@ -79,6 +83,7 @@ class Service:
         load: LoadConfiguration | None = None,
         *,
         stays: bool = False,
+        sandbox: Sandbox | None = None,
         events: Events | None = None,
         requests: Requests | None = None,
         metrics_file: Path | None = None,
@@ -91,6 +96,7 @@ class Service:
         self._changing = trio.Lock()
         self._over = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self.sandbox: Final = sandbox
         self.events: Final = events or Events()
         self.requests: Final = requests or Requests(self.events)
         self.statistics: Final = Statistics()
@@ -103,6 +109,11 @@ class Service:
     def readers(self) -> Mapping[str, ServedReader]:
         """The readers by their names."""
         return MappingProxyType({name: place.reader for name, place in self._places.items()})
+
+    @property
+    def confinement(self) -> Confinement:
+        """What keeps ccidd to what it needs."""
+        return NOT_CONFINED if self.sandbox is None else self.sandbox.confinement
 
     @property
     def can_reload(self) -> bool:
@@ -199,8 +210,9 @@ class Service:
     async def reload(self) -> Changes:
         """Reads the configuration file again, and changes what is not as the file says.
 
-        Readers of which it says what it said before are left alone. Where a changed one cannot be
-        opened, the reader is served as before.
+        Readers of which it says what it said before are left alone, and so are those that were
+        added at run time and that it does not name. Where a changed one cannot be opened, the
+        reader is served as before.
 
         Returns:
             What has changed.
@@ -215,8 +227,10 @@ class Service:
             configuration = await trio.to_thread.run_sync(self._load)
             if _globals(configuration) != _globals(self._configuration):
                 raise UserError("what is new beside the readers needs a restart of ccidd")
-            changes = await self._apply(configuration.readers)
+            # Readers that were added at run time are no matter of the file.
+            before = {each.key for each in self._configuration.readers}
             self._configuration = configuration
+            changes = await self._apply(configuration.readers, before)
         found = {
             "added": changes.added,
             "removed": changes.removed,
@@ -226,14 +240,16 @@ class Service:
         self.events.emit("RELOADED", **found)
         return changes
 
-    async def _apply(self, readers: Iterable[ReaderConfiguration]) -> Changes:
+    async def _apply(
+        self, readers: Iterable[ReaderConfiguration], before: Collection[str]
+    ) -> Changes:
         wanted = {each.key: each for each in readers}
         served = {
             name: reader.configuration
             for name, reader in self.readers.items()
             if reader.configuration is not None
         }
-        removed = [name for name in served if name not in wanted]
+        removed = [name for name in served if name in before and name not in wanted]
         for name in removed:
             await self._remove(name)
         added: list[str] = []
@@ -258,6 +274,9 @@ class Service:
 
     async def _change(self, old: ReaderConfiguration, new: ReaderConfiguration) -> None:
         reader = self.readers[old.key]
+        if self.sandbox is not None:
+            with new.where.naming():
+                self.sandbox.check(new)
         if _differ_in_cards_alone(old, new, len(reader.slots)):
             await reader.change_cards(new)
             return

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cards in the slots of a reader, which can be changed while the reader is served."""
 
+import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -54,6 +55,9 @@ class SlotCards:
         self._occupations: list[_Occupation] = []
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
+        # What the log is told of the reader, whoever has a card put in.
+        self._context = contextvars.copy_context()
+        self._is_over = False
 
     @property
     def cards(self) -> Sequence[CardOptions | None]:
@@ -85,7 +89,11 @@ class SlotCards:
         """
         async with self._changing:
             # It may log in to a token, or hash a PIN.
-            self._add(await trio.to_thread.run_sync(self._open, index, options))
+            occupation = await trio.to_thread.run_sync(self._open, index, options)
+            if self._is_over:
+                occupation.state.resources.close()
+                raise UserError("the reader has gone meanwhile")
+            self._add(occupation)
 
     async def remove(self, index: int) -> None:
         """Takes out what fills a slot, from all its slots, and closes it.
@@ -127,11 +135,15 @@ class SlotCards:
 
     async def run(self) -> None:
         """Has cards come and go, until it is cancelled; then all are closed."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for occupation in self._occupations:
-                nursery.start_soon(self._keep, occupation)
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._context = contextvars.copy_context()
+                for occupation in self._occupations:
+                    nursery.start_soon(self._keep, occupation)
+                await trio.sleep_forever()
+        finally:
+            self._is_over = True
 
     def close(self) -> None:
         """Closes what was put in, if it never ran."""
@@ -164,7 +176,7 @@ class SlotCards:
         occupation.filling.prepare()
         self._occupations.append(occupation)
         if self._nursery is not None:
-            self._nursery.start_soon(self._keep, occupation)
+            self._context.run(self._nursery.start_soon, self._keep, occupation)
 
     async def _keep(self, occupation: _Occupation) -> None:
         """Follows a card until it is to go."""

@@ -11,7 +11,7 @@ from ccidd.service.newcard import Blank, make_card
 from ccidd.service.opening import ReaderOpener
 from ccidd.service.options import parse_card
 from ccidd.service.requests import Requests
-from ccidd.service.service import Service
+from ccidd.service.service import LoadConfiguration, Service
 from ccidd.service.state import State
 
 PIN, PUK = "314159", "27182818"
@@ -40,12 +40,14 @@ def reader(
     )
 
 
-def service_of(state: State, *readers: ReaderConfiguration) -> Service:
+def service_of(
+    state: State, *readers: ReaderConfiguration, load: LoadConfiguration | None = None
+) -> Service:
     """Makes a service with some readers, which is yet to run."""
     events = Events()
     requests = Requests(events)
     opener = ReaderOpener(state, requests)
-    service = Service(opener.open, stays=True, events=events, requests=requests)
+    service = Service(opener.open, load, stays=True, events=events, requests=requests)
     for each in readers:
         service.put(opener.open(each))
     return service

@@ -23,3 +23,15 @@ def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
     """Gives the parsers of the commands of a program."""
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     return dict(commands.choices)
+
+
+def all_commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Gives the parsers of the commands of a program, and of those below them: "card insert"."""
+    commands = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                commands[name] = command
+                below = all_commands_of(command)
+                commands |= {f"{name} {each}": found for each, found in below.items()}
+    return commands

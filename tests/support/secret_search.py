@@ -66,14 +66,14 @@ class Finding:
 def find_in(data: bytes, place: str) -> Iterator[Finding]:
     """Finds all secrets in some bytes."""
     lower = data.lower()
-    for secret, name in SECRETS.items():
+    shown = list(_SHOWN_ONCE.finditer(data))
+    secrets = dict.fromkeys(
+        (each[1] or bytes.fromhex(each[2].decode()) for each in shown), "secret that was shown once"
+    )
+    for secret, name in {**secrets, **SECRETS}.items():
         for position, size in _occurrences(secret, lower):
-            yield _finding(data, place, name, position, size)
-    for shown in _SHOWN_ONCE.finditer(data):
-        secret = shown[1] or bytes.fromhex(shown[2].decode())
-        for position, size in _occurrences(secret, lower):
-            if not shown.start() <= position < shown.end():
-                yield _finding(data, place, "secret that was shown once", position, size)
+            if not any(each.start() <= position < each.end() for each in shown):
+                yield _finding(data, place, name, position, size)
 
 
 def find_below(directory: Path, without: frozenset[Path] = frozenset()) -> Iterator[Finding]:
@@ -94,37 +94,57 @@ def find_below(directory: Path, without: frozenset[Path] = frozenset()) -> Itera
                 yield from find_in(data, str(path))
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """One way to tell a secret.
+
+    Attributes:
+        text: what it looks like, in lower case.
+        is_word: whether it is part of another number or name where letters or digits stand beside.
+        before: what stands before it where somebody counts, as tests do for data of any length.
+        after: what stands behind it there.
+    """
+
+    text: bytes
+    is_word: bool = False
+    before: bytes = b"\0none"
+    after: bytes = b"\0none"
+
+    def is_told(self, data: bytes, position: int) -> bool:
+        """Whether it is told where it was found."""
+        end = position + len(self.text)
+        if self.is_word:
+            before, after = data[max(0, position - 1) : position], data[end : end + 1]
+            return not (before == b"." or before.isalnum() or after.isalnum())
+        return not data.startswith(self.after, end) and not data.endswith(self.before, 0, position)
+
+
 @cache
-def _forms(secret: bytes) -> tuple[tuple[bytes, bool], ...]:
-    """Gives all that gives a secret away, in lower case, and whether it may be part of a number."""
-    pairs = [b"%02x" % byte for byte in secret]
-    forms = [
-        (secret.lower(), secret.isdigit()),
-        *((separator.join(pairs), False) for separator in (b"", b" ", b":")),
-        (b", ".join(b"%d" % byte for byte in secret), False),
-    ]
+def _forms(secret: bytes) -> tuple[_Form, ...]:
+    """Gives all that gives a secret away."""
+    forms = [_Form(secret.lower(), is_word=secret.isdigit())]
+    step = secret[1] - secret[0]
+    for number, separator in (("%02x", ""), ("%02x", " "), ("%02x", ":"), ("%d", ", ")):
+        before, *numbers, after = (
+            (number % (byte % 256)).encode()
+            for byte in (secret[0] - step, *secret, secret[-1] + step)
+        )
+        gap = separator.encode()
+        forms.append(_Form(gap.join(numbers), before=before + gap, after=gap + after))
     if len(secret) < _PADDED:
         # Commands have several of them, one directly after the other.
-        forms.append((secret.ljust(_PADDED, b"\xff"), False))
+        forms.append(_Form(secret.ljust(_PADDED, b"\xff")))
     return tuple(forms)
 
 
 def _occurrences(secret: bytes, lower: bytes) -> Iterator[tuple[int, int]]:
     """Gives where a secret begins in some bytes in lower case, and how long it is there."""
-    for form, is_number in _forms(secret):
-        position = lower.find(form)
+    for form in _forms(secret):
+        position = lower.find(form.text)
         while position >= 0:
-            end = position + len(form)
-            if not (
-                is_number and _goes_on(lower[max(0, position - 1) : position], lower[end : end + 1])
-            ):
-                yield position, len(form)
-            position = lower.find(form, end)
-
-
-def _goes_on(before: bytes, after: bytes) -> bool:
-    """Whether digits are part of a longer number or name, by what stands beside them."""
-    return before == b"." or before.isalnum() or after.isalnum()
+            if form.is_told(lower, position):
+                yield position, len(form.text)
+            position = lower.find(form.text, position + len(form.text))
 
 
 def _finding(data: bytes, place: str, name: str, position: int, size: int) -> Finding:
@@ -142,4 +162,4 @@ def _is_given(data: bytes) -> bool:
     if len(data) > _MAX_GIVEN:
         return False
     first = data.strip().split(b"\n", 1)[0].strip().lower()
-    return any(first.startswith(form) for secret in SECRETS for form, _is_number in _forms(secret))
+    return any(first.startswith(form.text) for secret in SECRETS for form in _forms(secret))

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ccidd.service.allow import group_number, parse_mode
 from ccidd.service.configtable import Table
 from ccidd.service.control.roles import DEFAULT, NAMES, Role, parse_roles
 from ccidd.service.options import OptionHelp, describe_options, parse_options, split
 from ccidd.service.where import COMMAND_LINE, Where
+from ccidd.transport.listening import OWNER_ONLY
 
 CONTROL_OPTIONS: Final[Mapping[str, OptionHelp]] = {
     "role": OptionHelp(
@@ -17,6 +19,8 @@ CONTROL_OPTIONS: Final[Mapping[str, OptionHelp]] = {
         "what those who connect may do: see, or also change things, or answer requests; several"
         " joined by +; default: operate+agent",
     ),
+    "mode": OptionHelp("MODE", "the mode of the socket, in octal; default: 0600"),
+    "group": OptionHelp("GROUP", "the group that it belongs to, with mode=0660 for example"),
 }
 
 _ROLES_HELP: Final[Mapping[str, str]] = {
@@ -40,11 +44,15 @@ class ControlOptions:
         path: where to make it.
         fd: instead, an inherited one.
         roles: what it is for.
+        mode: the mode of the file at `path`.
+        group: the group of that file, by its name or number.
     """
 
     path: Path | None = None
     fd: int | None = None
     roles: Role = DEFAULT
+    mode: int = OWNER_ONLY
+    group: str | None = None
 
 
 def parse_control(text: str) -> ControlOptions:
@@ -75,7 +83,15 @@ def make_control(
         raise where.error("the path of the socket comes first")
     values = parse_options(where, "--control", assignments, CONTROL_OPTIONS)
     (role,) = values.get("role", ("operate+agent",))
-    return ControlOptions(Path(place), roles=parse_roles(role, where))
+    (mode,) = values.get("mode", (f"{OWNER_ONLY:04o}",))
+    (group,) = values.get("group", (None,))
+    roles = parse_roles(role, where)
+    with where.naming("mode"):
+        number = parse_mode(mode)
+    if group is not None:
+        with where.naming("group"):
+            group_number(group)
+    return ControlOptions(Path(place), roles=roles, mode=number, group=group)
 
 
 def read_control(table: Table) -> tuple[ControlOptions, ...]:

@@ -12,6 +12,7 @@ import trio
 
 from ccid_protocol.qmp import Error, ErrorClass, ServerConnection
 from ccidd.errors import UserError
+from ccidd.service.allow import group_number
 from ccidd.service.control.commands import REGISTRY
 from ccidd.service.control.context import Context
 from ccidd.service.control.options import ControlOptions
@@ -131,7 +132,8 @@ class ControlServer:
 
 def _open(options: ControlOptions) -> Listener:
     if options.path is not None:
-        return listen(options.path)
+        group = None if options.group is None else group_number(options.group)
+        return listen(options.path, options.mode, group)
     assert options.fd is not None
     adopted = adopt(options.fd)
     if not isinstance(adopted, Listener):

@@ -9,6 +9,7 @@ loses the oldest, which it is told (EVENTS_LOST).
 """
 
 import contextlib
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final, assert_never
 
@@ -124,6 +125,9 @@ class Session:
             response = Error(error.error_class, f"{error}", request.id)
         except UserError as error:
             response = Error(ErrorClass.GENERIC_ERROR, f"{error}", request.id)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("control_command_failed", command=request.execute, reason=f"{error}")
+            response = Error(ErrorClass.GENERIC_ERROR, f"this cannot be done: {error}", request.id)
         except Exception:
             # A fault of ours costs this command its result, and nobody anything else.
             log.exception("control_command_fault", command=request.execute)

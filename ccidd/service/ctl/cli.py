@@ -16,11 +16,11 @@ import trio
 from ccidd import __version__
 from ccidd.errors import UserError
 from ccidd.reader.pinentry.program import PinentryProgram
+from ccidd.service.completion import SHELLS, completion
 from ccidd.service.ctl import tables
 from ccidd.service.ctl.agent import Agent, Person
 from ccidd.service.ctl.client import Client, connected, default_socket, keep_connected
 from ccidd.service.ctl.commands import Subparsers, add_commands, execute
-from ccidd.service.ctl.completion import SHELLS, completion
 from ccidd.service.ctl.summary import for_people
 from ccidd.service.ctl.terminal import Terminal
 from ccidd.service.ctl.watch import watch
@@ -142,7 +142,7 @@ def _tell(line: str) -> None:
 
 
 def _print_completion(options: argparse.Namespace) -> None:
-    _show(completion(make_parser(), options.shell))
+    _show(completion(make_parser(), options.shell).rstrip())
 
 
 def _ask(options: argparse.Namespace) -> None:

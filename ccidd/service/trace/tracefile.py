@@ -26,7 +26,7 @@ _MAGIC: Final = bytes.fromhex("0A0D0D0A")
 
 
 class TraceFile:
-    """A file that is written in the background.
+    """A file that is written in the background, from `begin` on.
 
     Args:
         fd: the file, which belongs to this from now on.
@@ -44,7 +44,11 @@ class TraceFile:
         self._is_closed = False
         self._has_failed = False
         self._writer = threading.Thread(target=self._run, name="trace", daemon=True)
-        self._writer.start()
+
+    def begin(self) -> None:
+        """Begins to write, in a thread of its own, what is there to be written."""
+        if self._writer.ident is None:
+            self._writer.start()
 
     @property
     def has_failed(self) -> bool:
@@ -81,6 +85,7 @@ class TraceFile:
             log.info("trace_stopped", file=str(self.path), lost=self._lost)
         self._blocks.put(last)
         self._blocks.put(None)
+        self.begin()
 
     def wait(self, seconds: float) -> bool:
         """Waits, in a thread, until all is written of a file that is closed.
@@ -88,6 +93,7 @@ class TraceFile:
         Returns:
             Whether it is.
         """
+        self.begin()
         self._writer.join(seconds)
         return not self._writer.is_alive()
 

@@ -72,6 +72,11 @@ class Tracer(Witness):
         self._with_secrets = with_secrets
         self._trace = trace
 
+    def begin(self) -> None:
+        """Has a trace written that was opened before the reader is served."""
+        if self._trace is not None:
+            self._trace.file.begin()
+
     async def start(self, path: Path, *, with_secrets: bool = False) -> None:
         """Begins a trace while the reader is served; see `open`.
 
@@ -88,6 +93,7 @@ class Tracer(Witness):
             log.info("trace_started", file=str(path))
             self._with_secrets = with_secrets
             self._trace = Trace(file, self._front_door, self._profile)
+            self.begin()
             self.changed(path, True)
 
     async def stop(self) -> None:

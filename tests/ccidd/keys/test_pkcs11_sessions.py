@@ -188,6 +188,14 @@ async def test_a_closed_token_fails_those_who_use_it(softhsm: SoftHsm) -> None:
             await ec_key(token).sign_hash(DIGEST)
 
 
+def test_a_process_that_pins_pass_through_dumps_no_core(softhsm: SoftHsm) -> None:
+    with opened(softhsm.add("token", ONE_KEY)) as token:
+        (process,) = processes(token)
+        limits = Path(f"/proc/{process}/limits").read_text().splitlines()
+    (core,) = [line.split() for line in limits if line.startswith("Max core file size")]
+    assert core[-3:] == ["0", "0", "bytes"]
+
+
 def test_pykcs11_is_loaded_by_the_tokens_processes_only() -> None:
     import subprocess  # noqa: PLC0415
     import sys  # noqa: PLC0415

@@ -138,7 +138,7 @@ async def test_what_cannot_be_opened_is_served_as_before(served: Served) -> None
         "carol",
     )
     log = await served.reload("reload_failed")
-    assert "readers.alice.trace: " in log
+    assert "readers.alice: " in log
     assert "there is no card nobody" in log
     for name in ("alice", "carol"):
         async with served.guest(name):
@@ -160,7 +160,7 @@ async def test_a_socket_of_systemds_goes_on_to_the_changed_reader(tmp_path: Path
         await served.until_listening("alice")
         async with served.guest("alice"):
             pass
-        served.file.write_text(f'{text}trace = "{tmp_path}/trace.pcapng"\n')
+        served.file.write_text(f'{text}trace = "{tmp_path}/state/trace.pcapng"\n')
         await served.reload()
         async with served.guest("alice"):
             pass

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cards that are changed while their reader is served."""
 
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -216,3 +217,30 @@ async def test_a_change_touches_no_card_that_stays(
         await cards.change([parse_card("piv,card=damaged"), FIRST])
     assert cards.cards == [None, FIRST, None]
     nursery.cancel_scope.cancel()
+
+
+async def test_a_card_that_comes_too_late_is_closed_again(opened: Cards, state: State) -> None:
+    may_open = threading.Event()
+
+    def open_slowly(options: CardOptions, state: State) -> CardSupply:
+        may_open.wait(30)
+        return opened.open(options, state)
+
+    cards = SlotCards(1, open_slowly, state)
+    outcome = []
+
+    async def insert() -> None:
+        with pytest.raises(UserError, match="the reader has gone meanwhile"):
+            await cards.insert(0, FIRST)
+        outcome.append("refused")
+
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as running:
+            running.start_soon(cards.run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(insert)
+            await trio.testing.wait_all_tasks_blocked()
+            running.cancel_scope.cancel()
+        may_open.set()
+    assert outcome == ["refused"]
+    assert opened.history == ["first opened", "first closed"]

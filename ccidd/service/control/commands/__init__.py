@@ -3,7 +3,7 @@
 
 from typing import Final
 
-from ccidd.service.control.commands import basics, cards, events, pins, readers, requests
+from ccidd.service.control.commands import basics, cards, events, pins, readers, requests, seeing
 from ccidd.service.control.registry import Registry
 
 REGISTRY: Final = Registry(
@@ -13,6 +13,7 @@ REGISTRY: Final = Registry(
         *cards.COMMANDS,
         *pins.COMMANDS,
         *requests.COMMANDS,
+        *seeing.COMMANDS,
     ),
     events.EVENTS,
 )

@@ -18,6 +18,7 @@ from ccidd.service.control.errors import CommandError
 from ccidd.service.control.registry import command
 from ccidd.service.control.roles import Role, role_names
 from ccidd.service.control.schema import schema
+from ccidd.service.sandbox.confine import Confinement
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,34 @@ class ServiceState(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class MissingPart:
+    """A part of the sandbox that is not in force.
+
+    Attributes:
+        part: its name.
+        reason: why.
+    """
+
+    part: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """The sandbox.
+
+    Attributes:
+        mode: what was asked for: auto, on or off.
+        in_force: the names of the parts that are in force.
+        missing: the others.
+    """
+
+    mode: str
+    in_force: Sequence[str]
+    missing: Sequence[MissingPart]
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How the service is.
 
@@ -77,6 +106,7 @@ class Status:
         readers: how many readers there are.
         connected: how many of them have a guest.
         roles: what this control socket is for.
+        confinement: what keeps ccidd to what it needs (docs/security.md).
     """
 
     version: str
@@ -85,6 +115,7 @@ class Status:
     readers: int
     connected: int
     roles: Sequence[str]
+    confinement: Confined
 
 
 def version() -> Version:
@@ -143,7 +174,13 @@ async def query_status(context: Context) -> Status:
         readers=len(readers),
         connected=sum(reader.is_connected for reader in readers),
         roles=role_names(context.roles),
+        confinement=_confined(context.service.confinement),
     )
+
+
+def _confined(confinement: Confinement) -> Confined:
+    missing = [MissingPart(part, reason) for part, reason in confinement.missing.items()]
+    return Confined(confinement.mode.value, confinement.in_force, missing)
 
 
 @command(Role.OPERATE)

@@ -30,24 +30,28 @@ class ReaderInfo:
     Attributes:
         name: its name; the only one is called `reader`.
         transport: what is spoken at its front door.
-        socket_path: where it listens, if it does.
+        socket_path: the Unix socket where it listens, if it does.
         connect: where it connects to, if it does.
+        listen: the TCP port where it listens, if it does.
         fd: the socket that it inherited, if it did.
         slots: how many slots it has.
         cards: how many of them have a card.
         connected: whether a guest is connected.
         guest: what the guest is called.
+        trace: the file that its trace is written into, if there is one.
     """
 
     name: str
     transport: str
     socket_path: str | None
     connect: str | None
+    listen: str | None
     fd: int | None
     slots: int
     cards: int
     connected: bool
     guest: str | None
+    trace: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +95,19 @@ def _info(reader: ServedReader) -> ReaderInfo:
     configuration = reader.configuration
     assert configuration is not None
     path = configuration.socket_path
+    trace = None if reader.tracer is None else reader.tracer.file
     return ReaderInfo(
         name=reader.name,
         transport=configuration.transport,
         socket_path=None if path is None else str(path),
         connect=configuration.connect,
+        listen=configuration.listen,
         fd=configuration.fd,
         slots=len(reader.slots),
         cards=sum(slot.insertion is not None for slot in reader.slots),
         connected=reader.is_connected,
         guest=reader.guest.name if reader.is_connected else None,
+        trace=None if trace is None else str(trace),
     )
 
 

@@ -231,7 +231,7 @@ class Bench:
     def __init__(self, nursery: trio.Nursery, person: Person) -> None:
         self.card = RecordingCard()
         rules = Rules(USE, 1, CONFIRMABLE)
-        self.slots = [Slot(Guard(self.card, rules, Guest(GUEST), person)), Slot(RecordingCard())]
+        self.slots = [Slot(Guard(self.card, rules, Guest(GUEST), person)), Slot(RecordingCard(), 1)]
         self._answers_in, self.answers = trio.open_memory_channel[Response](1000)
         profile = default_profile(2, "1")
         self.reader = CcidReader(

@@ -36,3 +36,10 @@ def test_the_guide_has_all_events() -> None:
     assert table_under("## Events") == [
         row(each.name, each.data, each.roles, each.summary) for each in REGISTRY.events.values()
     ]
+
+
+def test_each_event_is_emitted_somewhere() -> None:
+    service = Path(__file__).parents[4] / "ccidd" / "service"
+    sources = "".join(file.read_text() for file in service.rglob("*.py"))
+    for name in REGISTRY.events:
+        assert f'"{name}"' in sources

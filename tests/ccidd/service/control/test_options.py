@@ -31,6 +31,7 @@ def from_file(directory: Path, text: str) -> tuple[ControlOptions, ...]:
         ("/a,role=operate", ControlOptions(Path("/a"), roles=Role.OPERATE | Role.OBSERVE)),
         ("/a,role=agent", ControlOptions(Path("/a"), roles=Role.AGENT)),
         ("/a,role=agent+observe", ControlOptions(Path("/a"), roles=Role.AGENT | Role.OBSERVE)),
+        ("/a,mode=0660,group=0", ControlOptions(Path("/a"), mode=0o660, group="0")),
     ],
 )
 def test_an_option_says_where_and_for_whom(
@@ -63,6 +64,8 @@ def test_a_file_has_strings_and_tables(tmp_path: Path) -> None:
         ("/a,role=agent,role=agent", "--control=/a: role: this is given twice"),
         ("/a,role", "--control=/a: role: this needs a value: role=..."),
         ("/a,roel=agent", "--control=/a: there is no option 'roel'; did you mean role?"),
+        ("/a,mode=rw", "--control=/a: mode: rw: this is no mode of a socket, such as 0660"),
+        ("/a,group=nobody-of-us", "--control=/a: group: nobody-of-us: there is no such group"),
         ("/a,x=1", "--control=/a: there is no option 'x'; --control=help lists them"),
     ],
 )

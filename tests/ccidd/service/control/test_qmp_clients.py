@@ -64,7 +64,7 @@ def control(tmp_path: Path, state_dir: str) -> Iterator[Path]:
         f"--socket-path={tmp_path / 'card.sock'}",
         state_dir,
         f"--control={tmp_path / 'control.sock'}",
-        f"--control={tmp_path / 'observe.sock'},role=observe",
+        f"--control={tmp_path / 'observe.sock'},role=observe,mode=0660,group={os.getgid()}",
         "--log-level=debug",
     ]
     with started(arguments, log=tmp_path / "log"):
@@ -97,7 +97,7 @@ def answers(output: str) -> list[dict[str, JSON]]:
 
 
 def test_qmp_shell_works(control: Path, tmp_path: Path) -> None:
-    commands = "query-status\nquery-statsu\nqmp_capabilities\nquery-version extra=1\n"
+    commands = "query-status\nquery-versoin\nqmp_capabilities\nquery-version extra=1\n"
     output = qmp_shell(control, commands, tmp_path)
     assert "Connected to QEMU 0.1.0" in output
     status, unknown, negotiated, extra = answers(output)
@@ -107,7 +107,7 @@ def test_qmp_shell_works(control: Path, tmp_path: Path) -> None:
     assert unknown == {
         "error": {
             "class": "CommandNotFound",
-            "desc": "there is no command 'query-statsu'; did you mean query-status?",
+            "desc": "there is no command 'query-versoin'; did you mean query-version?",
         }
     }
     assert "error" in negotiated
@@ -122,7 +122,8 @@ def test_the_role_is_the_sockets(control: Path, tmp_path: Path) -> None:
             "desc": "quit is not for this socket, whose role is observe: it needs operate",
         }
     }
-    assert (tmp_path / "observe.sock").exists()
+    assert stat.S_IMODE((tmp_path / "observe.sock").stat().st_mode) == 0o660
+    assert stat.S_IMODE(control.stat().st_mode) == 0o600
 
 
 def test_the_python_package_works_and_quit_ends_ccidd_well(control: Path, tmp_path: Path) -> None:
@@ -152,7 +153,6 @@ def test_quit_is_a_success_and_leaves_no_socket(tmp_path: Path, state_dir: str) 
     ]
     with started(arguments, log=tmp_path / "log") as process:
         trio.run(wait_for, control)
-        assert stat.S_IMODE(control.stat().st_mode) == 0o600
         qmp_shell(control, "quit\n", tmp_path)
         assert process.wait(10) == 0
     assert not control.exists()

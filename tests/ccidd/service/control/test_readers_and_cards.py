@@ -6,13 +6,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from ccid_protocol import vscard
 from ccid_protocol.qmp import JSON, Error, Event, Return
+from ccidd.service.configuration import Configuration
+from ccidd.service.options import parse_card
 from ccidd.service.service import Service
 from ccidd.service.state import State
+from ccidd.service.supply import FixedCard
 from control_client import Clients, CommandFailedError, ControlClient, controlled
 from kept_cards import PIN, PUK, keep_card, reader, service_of
 from qemu_peer import QemuPeer
@@ -230,6 +235,27 @@ async def test_readers_are_added_and_removed(
         await client.execute("reader-add", reader="b", configuration=table)
 
 
+async def test_the_log_tells_of_a_card_with_its_reader_and_not_with_who_put_it_in(
+    state: State, guids: dict[str, str], tmp_path: Path
+) -> None:
+    service = service_of(state, reader(tmp_path, "a", "piv,card=one", slots=2))
+    seen = []
+
+    async def run_and_note(self: FixedCard, slots: object) -> None:
+        seen.append(structlog.contextvars.get_contextvars())
+        await trio.sleep_forever()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FixedCard, "run", run_and_note)
+        async with running(service, state) as (_, client):
+            with structlog.contextvars.bound_contextvars(client="somebody"):
+                await client.execute("card-insert", slot=1, card="piv,card=two")
+                await service.readers["a"].remove_card(1)
+                await service.readers["a"].insert_card(1, parse_card("piv,card=two"))
+            await trio.testing.wait_all_tasks_blocked()
+    assert seen == [{"reader": "a"}] * 3
+
+
 # PINs.
 
 
@@ -349,3 +375,26 @@ async def test_nothing_is_changed_while_ccidd_ends(
         assert isinstance(done, Return)
         assert isinstance(refused, Error)
         assert refused.description == "ccidd is about to end"
+
+
+async def test_a_reload_leaves_readers_alone_that_the_file_does_not_know(
+    state: State, guids: dict[str, str], tmp_path: Path
+) -> None:
+    first, second = reader(tmp_path, "a", "piv,card=one"), reader(tmp_path, "b", "piv,card=two")
+    file = [first]
+    service = service_of(state, load=lambda: Configuration(tuple(file)))
+    service.open(Configuration((first,)))
+    table: JSON = {"transport": "vscard", "socket-path": f"{tmp_path}/c.sock"}
+    keep_card(state, "c")
+    nothing: dict[str, JSON] = {"added": [], "removed": [], "changed": []}
+    async with running(service, state) as (_, client):
+        await client.execute("reader-add", reader="c", configuration=table)
+        assert await client.execute("reload") == nothing
+        file = [first, second]
+        assert await client.execute("reload") == nothing | {"added": ["b"]}
+        file = [second]
+        assert await client.execute("reload") == nothing | {"removed": ["a"]}
+        assert await client.event("RELOADED") == nothing
+        await client.execute("reader-remove", reader="b")
+        assert await client.execute("reload") == nothing | {"added": ["b"]}
+        assert [each["name"] for each in await client.query("query-readers")] == ["c", "b"]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import sqlite3
 import time
 from dataclasses import replace
 
@@ -233,6 +234,30 @@ async def test_more_clients_than_a_socket_takes_are_told_so(
 
 
 # Faults and the end.
+
+
+@pytest.mark.parametrize("error", [OSError(28, "disk full"), sqlite3.OperationalError("disk full")])
+async def test_what_a_disk_does_not_allow_is_told(
+    service: Service,
+    state: State,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    async def handler(_context: Context) -> None:
+        raise error
+
+    monkeypatch.setitem(
+        REGISTRY.commands, "query-version", replace(basics.query_version, handler=handler)
+    )
+    async with controlled(service, state) as clients:
+        client = await clients.begun()
+        with (
+            capture_logs() as logs,
+            pytest.raises(CommandFailedError, match=r"this cannot be done: .*disk full"),
+        ):
+            await client.execute("query-version")
+        assert [entry["event"] for entry in logs] == ["control_command_failed"]
 
 
 async def test_a_fault_of_ours_costs_one_command_its_result(

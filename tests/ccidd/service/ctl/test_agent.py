@@ -11,6 +11,7 @@ from ccidd.card.guard.consent import ConsentRequest
 from ccidd.card.guard.guest import Guest
 from ccidd.card.guard.operations import Operation
 from ccidd.errors import UserError
+from ccidd.reader.pinentry.program import Pinentry
 from ccidd.reader.pinentry.source import EntryRequest, ModificationRequest, NoPin, PinEntry, Pins
 from ccidd.service.ctl.agent import Agent
 from ccidd.service.ctl.client import DisconnectedError
@@ -18,6 +19,7 @@ from ccidd.service.events import Events
 from ccidd.service.requests import AgentConsent, AgentPins, Requests
 from pin_requests import OTHER_PIN, PIN, modification, verification
 from scripted_control import ScriptedControl, connected_to
+from scripted_pinentry import Act, ScriptedPinentry, Types
 
 ENTERED = Pins(current=PIN.encode())
 CHANGED = Pins(PIN.encode(), OTHER_PIN.encode())
@@ -95,7 +97,7 @@ class Asking:
                 event = await subscription.next()
                 await self.control.emit(event.name, **event.data)
 
-    async def serve(self, person: Person) -> None:
+    async def serve(self, person: Person | Pinentry) -> None:
         """Has an agent answer."""
         with self.requests.agent():
             async with connected_to(self.control, as_agent=True) as client:
@@ -267,6 +269,32 @@ async def test_a_connection_that_ends_closes_what_is_open(
     assert person.open == 0
     assert isinstance(asking.failure, DisconnectedError)
     assert asking.answers == [NoPin.CANCELLED]
+    nursery.cancel_scope.cancel()
+
+
+# Through a pinentry.
+
+
+async def test_a_pinentry_shows_who_asks_and_closes_when_that_ends(
+    asking: Asking, nursery: trio.Nursery
+) -> None:
+    scripted = ScriptedPinentry(nursery, [Types(PIN), Act.ALLOWS, Act.WAITS])
+    nursery.start_soon(asking.serve, Pinentry("scripted", scripted.open))
+    await settled()
+    await asking.pin(verification())
+    await asking.consent()
+    nursery.start_soon(asking.pin, verification())
+    await settled()
+    assert asking.answers == [ENTERED, True]
+    assert [text.split("\n")[0] for text in scripted.arguments("SETDESC")] == [
+        "guest win11 asks for the PIN of card A,",
+        "guest win11 asks to sign",
+        "guest win11 asks for the PIN of card A,",
+    ]
+    assert scripted.open_windows == 1
+    asking.requests.answer(3, allow=False)
+    await settled()
+    assert scripted.open_windows == 0
     nursery.cancel_scope.cancel()
 
 
