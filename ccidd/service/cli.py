@@ -19,7 +19,12 @@ from ccidd import __version__
 from ccidd.errors import UserError
 from ccidd.service.agents import check_agents
 from ccidd.service.cardtypes import CARD_TYPES
-from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
+from ccidd.service.configfile import (
+    AWAITED_FD,
+    DEFAULT_FILE,
+    load_configuration,
+    survey_configuration,
+)
 from ccidd.service.configuration import (
     SANDBOX_MODES,
     TRANSPORTS,
@@ -282,8 +287,17 @@ def _loaded(
 def _completed(
     configuration: Configuration, options: argparse.Namespace, control: Sequence[ControlOptions]
 ) -> Configuration:
+    """Adds what the command line says, and holds it all against each other."""
+    completed = _with_options(configuration, options, control)
+    check_agents(completed)
+    return completed
+
+
+def _with_options(
+    configuration: Configuration, options: argparse.Namespace, control: Sequence[ControlOptions]
+) -> Configuration:
     """Adds what the command line says, which stands over what a file says."""
-    completed = replace(
+    return replace(
         configuration,
         state_dir=options.state_dir or configuration.state_dir,
         state_key_file=options.state_key_file or configuration.state_key_file,
@@ -294,8 +308,6 @@ def _completed(
         sandbox=options.sandbox or configuration.sandbox,
         sandbox_paths=(*options.sandbox_path, *configuration.sandbox_paths),
     )
-    check_agents(completed)
-    return completed
 
 
 def _check(arguments: Sequence[str]) -> None:
@@ -304,16 +316,21 @@ def _check(arguments: Sequence[str]) -> None:
 
     parser = command.check_parser(_parser)
     options = parser.parse_args(arguments)
-    configuration = None
+    given = Configuration(())
     try:
-        control = tuple(parse_control(text) for text in options.control)
+        control = [parse_control(text) for text in options.control]
         file = _file(options)
         if file is None:
             fds = [] if _sockets(options) else [AWAITED_FD]
-            configuration = Configuration((_reader(options, fds),))
+            given = Configuration((_reader(options, fds),))
     except UserError as error:
         parser.error(str(error))
-    command.run(options, configuration, file, control)
+
+    def read() -> tuple[Configuration, Sequence[UserError]]:
+        configuration, problems = (given, ()) if file is None else survey_configuration(file)
+        return _with_options(configuration, options, control), problems
+
+    command.run(options, file, read)
 
 
 def _sockets(options: argparse.Namespace) -> list[str]:

@@ -199,6 +199,22 @@ TOP_OPTIONS: Final[Mapping[str, Sequence[Line]]] = {
         Line(top="control = 3", file_message="this is to be a list of strings or tables"),
         Line(top="control = [{}]", file_message="this is to be there: where to make the socket"),
     ],
+    "sandbox": [
+        Line(
+            [_AT, "--sandbox=yes"],
+            "invalid choice: 'yes'",
+            top='sandbox = "yes"',
+            file_message="this is to be one of auto, on, off",
+        ),
+    ],
+    "sandbox-path": [
+        Line(
+            [_AT, "--sandbox-path="],
+            _NO_PATH,
+            top='sandbox-path = [""]',
+            file_message=_NOT_EMPTY,
+        ),
+    ],
     "metrics-file": [
         Line([_AT, "--metrics-file="], _NO_PATH, top='metrics-file = ""', file_message=_NOT_EMPTY),
     ],
@@ -260,7 +276,7 @@ TOP_OPTIONS: Final[Mapping[str, Sequence[Line]]] = {
         ),
         Line(
             [_AT, "--trace=/dev/null"],
-            "/dev/null is no file of your own",
+            "/dev/null is there; traces replace .pcapng files alone",
             f'{_IN}trace = "/dev/null"',
             status=UNUSABLE,
         ),

@@ -7,10 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 import trio
@@ -21,9 +20,7 @@ from ccidd.service.check.finding import Finding, Severity, refusal
 from ccidd.service.check.plan import Subject, checks_of
 from ccidd.service.check.running import TIMEOUT, run_checks
 from ccidd.service.check.state import StatePlace
-from ccidd.service.configfile import survey_configuration
 from ccidd.service.configuration import Configuration
-from ccidd.service.control.options import ControlOptions
 from ccidd.service.parser import OneLineParser, path, state_directory
 from ccidd.service.state import find_key_file
 
@@ -51,19 +48,20 @@ def check_parser(make_parser: Callable[[str, str, str], OneLineParser]) -> OneLi
     return parser
 
 
-def run(
-    options: argparse.Namespace,
-    configuration: Configuration | None,
-    file: Path | None,
-    control: Sequence[ControlOptions] = (),
-) -> None:
+Read: TypeAlias = Callable[[], tuple[Configuration, Sequence[UserError]]]
+"""Gives what is to be served, as far as it is right, and what is wrong with the rest.
+
+It may block, and raises UserError where nothing can be read.
+"""
+
+
+def run(options: argparse.Namespace, file: Path | None, read: Read) -> None:
     """Runs the checks, and prints what they find.
 
     Args:
         options: those of `check_parser`.
-        configuration: what the command line says, if there is no file.
         file: the configuration file, if there is one.
-        control: the control sockets that are to be there beside those of the file.
+        read: reads the configuration.
 
     Raises:
         UserError: There is no place for the state.
@@ -71,7 +69,7 @@ def run(
     """
     # What is worth telling is found.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    findings = _findings(options, configuration, file, control)
+    findings = trio.run(_find, options, file, read)
     errors, warnings = (
         sum(each.severity is severity for each in findings)
         for severity in (Severity.ERROR, Severity.WARNING)
@@ -88,39 +86,25 @@ def run(
         sys.exit(1)
 
 
-def _findings(
-    options: argparse.Namespace,
-    configuration: Configuration | None,
-    file: Path | None,
-    control: Sequence[ControlOptions],
-) -> list[Finding]:
-    problems = []
-    if configuration is None:
-        assert file is not None
-        try:
-            configuration, refusals = trio.run(_survey, file)
-        except UserError as error:
-            return [refusal(error)]
-        problems = [refusal(each) for each in refusals]
-    configuration = replace(
-        configuration,
-        control=(*control, *configuration.control),
-        metrics_file=options.metrics_file or configuration.metrics_file,
-    )
+async def _find(options: argparse.Namespace, file: Path | None, read: Read) -> list[Finding]:
+    try:
+        configuration, refusals = await _in_time(file, read)
+    except UserError as error:
+        return [refusal(error)]
+    problems = [refusal(each) for each in refusals]
     try:
         check_agents(configuration)
     except UserError as error:
         # systemd may pass it.
         problems.append(refusal(error, Severity.WARNING))
-    directory = state_directory(options.state_dir or configuration.state_dir)
-    key_file = find_key_file(options.state_key_file or configuration.state_key_file, os.environ)
+    directory = state_directory(configuration.state_dir)
+    key_file = find_key_file(configuration.state_key_file, os.environ)
     subject = Subject(configuration, StatePlace(directory, key_file), file, options.qemu)
-    found = trio.run(partial(run_checks, list(checks_of(subject))))
-    return [*problems, *found]
+    return [*problems, *await run_checks(list(checks_of(subject)))]
 
 
-async def _survey(file: Path) -> tuple[Configuration, Sequence[UserError]]:
-    """Reads the file, which may be on a server that is gone."""
+async def _in_time(file: Path | None, read: Read) -> tuple[Configuration, Sequence[UserError]]:
+    """Reads the configuration: the file may be on a server that is gone."""
     with trio.move_on_after(TIMEOUT):
-        return await trio.to_thread.run_sync(survey_configuration, file, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
     raise UserError(f"cannot read {file}: no answer within {TIMEOUT:g} s")

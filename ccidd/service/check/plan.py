@@ -20,6 +20,7 @@ from ccidd.service.check.files import (
 from ccidd.service.check.finding import Finding, error, ok
 from ccidd.service.check.qemu import look_at_qemu
 from ccidd.service.check.running import Check
+from ccidd.service.check.sandbox import look_at_sandbox
 from ccidd.service.check.sockets import look_at_front_door, look_at_socket
 from ccidd.service.check.state import StatePlace, look_at_state
 from ccidd.service.configuration import Configuration, ReaderConfiguration
@@ -62,6 +63,8 @@ def checks_of(subject: Subject) -> Iterator[Check]:
     if (file := subject.configuration.metrics_file) is not None:
         look = partial(look_at_new_file, where, "metrics-file", file)
         yield Check(where.of("metrics-file"), look)
+    look = partial(look_at_sandbox, subject.configuration, where)
+    yield Check(where.of("sandbox"), look)
     readers = subject.configuration.readers
     yield Check("cards", partial(_look_at_repetitions, readers))
     for reader in readers:

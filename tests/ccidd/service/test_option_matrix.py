@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ccidd.keys.generated import private_key_pem
 from ccidd.keys.key import KeyAlgorithm
-from ccidd.service import cli, configfile, options
+from ccidd.service import cli, configfile, daemon, options
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configuration import ReaderConfiguration
 from ccidd.service.control.server import ControlServer
@@ -158,19 +158,20 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Bench]:
-    async def serve(service: Service, control: ControlServer) -> bool:
+    async def serve(service: Service, control: ControlServer, *_others: object) -> bool:
         # Sockets are opened as serving does it.
         with contextlib.closing(service), contextlib.closing(control):
             service.listen()
             control.listen()
         raise AssertionError("it is served")
 
-    monkeypatch.setattr(cli, "serve", serve)
+    monkeypatch.setattr(daemon, "serve", serve)
     monkeypatch.setattr(cli, "DEFAULT_FILE", directory / "none")
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")
 
     def run(arguments: Sequence[str]) -> tuple[str, int]:
-        monkeypatch.setattr(sys, "argv", ["ccidd", *arguments])
+        # The sandbox would be for all tests.
+        monkeypatch.setattr(sys, "argv", ["ccidd", "--sandbox=off", *arguments])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main()

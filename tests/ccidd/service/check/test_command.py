@@ -2,15 +2,18 @@
 import argparse
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
 
 from ccidd.service.check import command
+from ccidd.service.configfile import survey_configuration
 from programs import run_ccidd
 
 CONFIGURATION = """
+sandbox = "off"
 state-dir = "{directory}/state"
 
 [readers.alice]
@@ -35,6 +38,7 @@ def test_all_is_well(file: Path, files: Path) -> None:
     assert result.stdout.splitlines() == [
         f"ok       {file}: nobody else may change this file",
         f"ok       state: there is none yet; it will be made in {files}/state",
+        f"warning  {file}: sandbox: off: nothing keeps ccidd to what it needs",
         f"ok       {file}: readers.alice.socket-path: {files}/alice.sock can be made",
         f"ok       {file}: readers.alice.cards[0]: a piv card with the keys 9A",
         (
@@ -43,7 +47,7 @@ def test_all_is_well(file: Path, files: Path) -> None:
         ),
         f"ok       {file}: readers.bob: the card bob will be made, and its PIN shown once",
         f"ok       {files}/qemu: it has usb-redir and a USB controller",
-        "errors: 0, warnings: 0",
+        "errors: 0, warnings: 1",
     ]
     assert result.returncode == 0
     assert sorted(files.rglob("*")) == [*before, files / "qemu"]
@@ -159,7 +163,7 @@ def test_a_file_that_does_not_come(
     monkeypatch.setattr(command, "TIMEOUT", 0.1)
     options = argparse.Namespace(json=False)
     with pytest.raises(SystemExit) as ended:
-        command.run(options, None, fifo)
+        command.run(options, fifo, partial(survey_configuration, fifo))
     assert ended.value.code == 1
     assert f"error    cannot read {fifo}: no answer within 0.1 s\n" in capsys.readouterr().out
     # The thread that waits for it ends.
