@@ -29,10 +29,16 @@ apt-get --yes --no-install-recommends install /ccidd.deb
 ccidd --version
 ccidd --print-capabilities
 ccidd-vscclient --version
+ccidctl --version
 man ccidd | grep -- --socket-path=PATH
+man ccidctl | grep card.insert
 man ccidd card | grep reset-management-key
 man ccidd.toml | grep socket-path
 test -e /usr/share/ccidd/backends/50-ccidd.json
+getent passwd ccidd
+getent group ccidd-qemu
+test "$(stat --format='%U:%G %a' /etc/ccidd /run/ccidd)" = $'root:ccidd 750\nroot:root 755'
+systemd-analyze verify ccidd.service ccidd@vm.service ccidd-reader@vm.socket
 
 # With the libraries that are compiled: keys are made, modules are found.
 setpriv --reuid=nobody --clear-groups \
@@ -114,5 +120,7 @@ def test_the_source_and_the_wheel_have_what_they_are_made_of(dist: Path) -> None
     } <= inside
     with zipfile.ZipFile(wheel) as archive:
         installed = {name.partition(".data/data/")[2] for name in archive.namelist()}
-    for page in (REPOSITORY / "packaging" / "man").glob("man?/*"):
-        assert f"share/man/{page.parent.name}/{page.name}" in installed
+    there = {Path(name).name for name in installed}
+    for file in (REPOSITORY / "packaging").rglob("*"):
+        if file.is_file() and file.parent.name not in {"debian", "source"}:
+            assert file.name.removesuffix(".bash") in there, file

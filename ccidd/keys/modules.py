@@ -66,7 +66,7 @@ def configured_modules(directories: Iterable[Path] | None = None) -> list[str]:
     """
     settings: dict[str, dict[str, str]] = {}
     for directory in _configuration() if directories is None else directories:
-        for file in sorted(directory.glob("*.module")):
+        for file in _files(directory):
             settings.setdefault(file.name, {}).update(_read(file))
     found = {
         path.resolve(): str(path)
@@ -83,6 +83,14 @@ def _configuration() -> list[Path]:
         return directories
     home = os.environ.get("XDG_CONFIG_HOME") or f"{os.environ.get('HOME', '')}/.config"
     return [*directories, Path(home, "pkcs11/modules")]
+
+
+def _files(directory: Path) -> list[Path]:
+    # A service may have the home directory of another user in its environment.
+    try:
+        return sorted(directory.glob("*.module"))
+    except OSError:
+        return []
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -18,7 +18,12 @@ LIBVIRT = Path(__file__).parents[2] / "packaging" / "libvirt"
 EXAMPLES = sorted(LIBVIRT.iterdir())
 
 # Where ccidd's end of the socket is, by what libvirt makes of QEMU's.
-OTHER_END = {"connect": "socket_path", "bind": "connect"}
+OTHER_END = {
+    ("connect", "unix"): "socket_path",
+    ("connect", "tcp"): "listen",
+    ("bind", "unix"): "connect",
+    ("bind", "tcp"): "connect",
+}
 TRANSPORT = {"redirdev": "usbredir", "smartcard": "vscard"}
 
 
@@ -91,6 +96,7 @@ def test_ccidd_is_at_the_other_end_of_the_socket(example: Path, tmp_path: Path) 
     place = source.get("path") or f"{source.get('host')}:{source.get('service')}"
     reader = reader_of(example, tmp_path)
     assert reader.transport == TRANSPORT[device.tag]
-    assert str(getattr(reader, OTHER_END[source.attrib["mode"]])) == place
+    assert str(getattr(reader, OTHER_END[source.attrib["mode"], device.attrib["type"]])) == place
+    assert (source.get("tls") == "yes") == (reader.tls_creds is not None)
     # QEMU reconnects; what listens waits.
     assert (source.find("reconnect") is not None) == (source.get("mode") == "connect")

@@ -15,6 +15,8 @@ import pytest
 from ccidd.service import cardcommand, cli, configfile
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.check.command import check_parser
+from ccidd.service.control.options import CONTROL_OPTIONS
+from ccidd.service.ctl.cli import make_parser as make_ctl_parser
 from ccidd.service.options import PCSC, READER_OPTIONS, OptionHelp, card_options
 from ccidd.service.vscclient import cli as vscclient
 from parsers import commands_of, options_of
@@ -48,7 +50,11 @@ def on_page(lines: Iterable[str]) -> Options:
 
 @pytest.mark.parametrize(
     ("page", "parser"),
-    [("ccidd.1", cli._parser()), ("ccidd-vscclient.1", vscclient._parser())],
+    [
+        ("ccidd.1", cli._parser()),
+        ("ccidctl.1", make_ctl_parser()),
+        ("ccidd-vscclient.1", vscclient._parser()),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_page_has_the_options_of_its_program(page: str, parser: argparse.ArgumentParser) -> None:
@@ -61,7 +67,10 @@ def test_the_page_of_the_check_has_what_serving_has_not() -> None:
     assert on_page(section("ccidd-check.1", "OPTIONS")) == more
 
 
-CARD_COMMANDS = commands_of(cardcommand._parser())
+COMMANDS = {
+    "ccidd-card.1": commands_of(cardcommand._parser()),
+    "ccidctl.1": commands_of(make_ctl_parser()),
+}
 
 
 def heading(name: str, parser: argparse.ArgumentParser) -> str:
@@ -73,17 +82,22 @@ def heading(name: str, parser: argparse.ArgumentParser) -> str:
     return " ".join(words)
 
 
-@pytest.mark.parametrize("name", CARD_COMMANDS)
-def test_the_page_of_the_cards_has_the_options_of_each_command(name: str) -> None:
-    parser = CARD_COMMANDS[name]
-    described = on_page(section("ccidd-card.1", heading(name, parser)))
-    of_all = on_page(section("ccidd-card.1", "DESCRIPTION"))
-    assert described | of_all == options_of(parser)
+@pytest.mark.parametrize(
+    ("page", "name"), [(page, name) for page, commands in COMMANDS.items() for name in commands]
+)
+def test_a_page_has_the_options_of_each_command(page: str, name: str) -> None:
+    options = options_of(COMMANDS[page][name])
+    of_all = on_page(section(page, "OPTIONS"))
+    described = on_page(section(page, heading(name, COMMANDS[page][name])))
+    assert described == {each: options[each] for each in options.keys() - of_all.keys()}
+    assert options.items() <= (of_all | described).items()
 
 
-def test_the_page_of_the_cards_has_no_other_commands() -> None:
-    headings = [line.split()[1] for line in section("ccidd-card.1", "COMMANDS") if ".Ss" in line]
-    assert sorted(headings) == sorted(CARD_COMMANDS)
+@pytest.mark.parametrize("page", COMMANDS)
+def test_a_page_has_no_other_commands(page: str) -> None:
+    headings = [line for line in section(page, "COMMANDS") if line.startswith(".Ss")]
+    expected = [f".Ss {heading(name, parser)}" for name, parser in COMMANDS[page].items()]
+    assert sorted(headings) == sorted(expected)
 
 
 def values_on_page(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -109,6 +123,11 @@ def test_the_page_has_what_a_card_is_made_from() -> None:
 def test_the_page_has_what_a_reader_is_like() -> None:
     described = sorted(values_on_page(section("ccidd.1", "THE READER")))
     assert described == values_of(dict(READER_OPTIONS))
+
+
+def test_the_page_has_what_a_control_socket_is_like() -> None:
+    described = sorted(values_on_page(section("ccidd.1", "CONTROL SOCKETS")))
+    assert described == values_of(dict(CONTROL_OPTIONS))
 
 
 @pytest.mark.parametrize(

@@ -20,18 +20,11 @@ def _value(action: argparse.Action) -> str | None:
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Gives the parsers of the commands of a program."""
-    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return dict(commands.choices)
-
-
-def all_commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Gives the parsers of the commands of a program, and of those below them: "card insert"."""
-    commands = {}
+    """Gives the parsers of all commands of a program, by their names: `card insert`, `quit`."""
+    commands: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():
-                commands[name] = command
-                below = all_commands_of(command)
-                commands |= {f"{name} {each}": found for each, found in below.items()}
+                inner = commands_of(command)
+                commands |= {f"{name} {each}": inner[each] for each in inner} or {name: command}
     return commands

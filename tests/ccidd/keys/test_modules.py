@@ -64,6 +64,14 @@ def test_the_administrator_has_the_last_word(directories: list[Path]) -> None:
     assert configured_modules(directories) == []
 
 
+def test_a_directory_that_cannot_be_looked_into_counts_as_empty(tmp_path: Path) -> None:
+    # As one may not be permitted to; root may look everywhere, but not behind such a name.
+    directory = tmp_path / ("x" * 300)
+    with pytest.raises(OSError, match="File name too long"):
+        list(directory.glob("*.module"))
+    assert configured_modules([directory]) == []
+
+
 def test_modules_have_an_order_and_are_there_once(directories: list[Path], tmp_path: Path) -> None:
     first, second = tmp_path / "first.so", tmp_path / "second.so"
     first.touch()
