@@ -297,7 +297,7 @@ print(refusal(socket.create_server, ("127.0.0.1", 0)))
 
 
 @pytest.mark.parametrize(
-    ("call", "part"), [("landlock_create_ruleset", "landlock"), ("capset", "no-capabilities")]
+    ("call", "part"), [("landlock_create_ruleset", "landlock"), ("capget", "no-capabilities")]
 )
 def test_a_part_that_is_missing_is_said_loudly_and_done_without(
     needs: Needs, call: str, part: str
@@ -315,7 +315,7 @@ def test_a_part_that_is_missing_is_said_loudly_and_done_without(
 
 
 @pytest.mark.parametrize(
-    ("call", "part"), [("landlock_create_ruleset", "landlock"), ("capset", "no-capabilities")]
+    ("call", "part"), [("landlock_create_ruleset", "landlock"), ("capget", "no-capabilities")]
 )
 def test_a_part_that_is_missing_is_refused_where_it_was_asked_for(
     needs: Needs, call: str, part: str
@@ -326,6 +326,14 @@ def test_a_part_that_is_missing_is_refused_where_it_was_asked_for(
         f"ccidd.errors.UserError: --sandbox=on: there is no {part}: Function not implemented;"
         " --sandbox=auto does without"
     )
+
+
+def test_capabilities_that_are_gone_already_are_not_dropped_again(needs: Needs) -> None:
+    """As in a service of systemd's, which may forbid the call as well."""
+    gone = "from ccidd.service.sandbox.privileges import drop_capabilities\ndrop_capabilities()\n"
+    before = gone + WITHOUT.format(call="capset")
+    result = run_sandboxed("print(confinement.missing)", needs, mode=Mode.AUTO, before=before)
+    assert result.stdout == "{}\n"
 
 
 def test_without_a_sandbox_that_is_said_too(needs: Needs) -> None:
