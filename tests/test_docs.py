@@ -25,6 +25,7 @@ OF_OTHERS = {
     "--decrypt",  # pkcs11-tool
     "--genkey",  # piv-tool
     "--pin",  # pkcs11-tool
+    "--runas",  # swtpm
     "--scp11",  # yubico-piv-tool
     "--send-apdu",  # piv-tool
     "--shell",  # ./dev demo

@@ -12,6 +12,7 @@ home, in /tmp and the like: of what is there, the file itself is named.
 from pathlib import Path
 from typing import Final
 
+from ccidd.keys.files import CREDENTIAL
 from ccidd.keys.uri import parse_uri
 from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.options import ANY_TOKEN, KEY_OPTION, CardOptions
@@ -44,8 +45,8 @@ _PROGRAMS: Final = tuple(
 )
 
 _CROWDED: Final = frozenset(
-    map(Path, ("/", "/dev", "/home", "/root", "/run", "/srv", "/tmp", "/var", "/var/tmp"))  # noqa: S108
-)
+    map(Path, ("/", "/dev", "/etc", "/home", "/root", "/run", "/srv", "/var", "/var/lib"))
+) | {Path("/tmp"), Path("/var/tmp")}  # noqa: S108 (nothing is made there)
 """Directories in which the file itself is meant."""
 
 _DNS: Final = 53
@@ -144,19 +145,26 @@ class _Needed:
         self.own.abstract_sockets = around.abstract_sockets
         if around.credentials is not None:
             self.own.add(Access.READ, around.credentials)
-        if around.logs is not None:
-            self.own.add(Access.CREATE, around.logs)
-        if around.runtime is not None:
-            self.own.add(Access.BIND, around.runtime)
+        self.own.add(Access.CREATE, *around.logs)
+        self.own.add(Access.BIND, *around.runtime)
         if around.file is not None:
             self._add_file(around.file)
 
     def _add_file(self, file: Path) -> None:
         """Adds a file that is read, and what takes its place."""
-        directory = file.absolute().parent
+        self.own.add(Access.READ, self._with_successors(file))
+
+    def _with_successors(self, path: Path) -> Path:
+        """Gives what to name for a path and what takes its place later."""
+        directory = path.absolute().parent
         home = self._surroundings.home
         crowded = directory in _CROWDED or (home is not None and home.is_relative_to(directory))
-        self.own.add(Access.READ, file if crowded else directory)
+        return path if crowded else directory
+
+    def _add_named_file(self, name: str) -> None:
+        """Adds what an option names; the directory of systemd's credentials is there already."""
+        if not name.startswith(CREDENTIAL):
+            self._add_file(Path(name))
 
     def _add_reader(self, reader: ReaderConfiguration) -> None:
         if reader.socket_path is not None:
@@ -176,7 +184,7 @@ class _Needed:
         if pin_entry is not None:
             self._add_pinentry(pin_entry)
         if pin_file is not None:
-            self._add_file(Path(pin_file))
+            self._add_named_file(pin_file)
         for card in reader.cards:
             self._add_card(card)
 
@@ -237,15 +245,15 @@ class _Needed:
             case _, "nss" if is_key:
                 pass
             case "keys" | "pin-file" | "puk-file" | "password-file", _:
-                self._add_file(Path(value))
+                self._add_named_file(value)
             case _ if is_key:
-                self._add_file(Path(value))
+                self._add_named_file(value)
 
     def _add_uri(self, text: str) -> None:
         uri = parse_uri(text)
         self._add_modules(*((Path(uri.module_path),) if uri.module_path else ()))
         if uri.pin_source is not None:
-            self._add_file(Path(uri.pin_source.removeprefix("file:").removeprefix("//")))
+            self._add_named_file(uri.pin_source.removeprefix("file:").removeprefix("//"))
 
     def _add_modules(self, *modules: Path) -> None:
         """Adds PKCS#11 modules; the tokens of some are in the network."""
@@ -257,6 +265,8 @@ class _Needed:
             self.modules.add(Access.READ, module.absolute().parent)
         self.modules.add(Access.READ, Path("/opt"), *around.module_files)
         self.modules.add(Access.WRITE, *around.module_stores)
+        if around.tokens is not None:
+            self.modules.add(Access.WRITE, self._with_successors(around.tokens))
         self.modules.add(Access.DEVICE, *_TOKEN_DEVICES)
 
     def _add_database(self, name: str) -> None:

@@ -4,6 +4,7 @@
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from ccidd.keys.cryptoki import Cryptoki
@@ -11,7 +12,7 @@ from ccidd.service.configuration import Configuration, ReaderConfiguration
 from ccidd.service.options import CardOptions
 from ccidd.service.sandbox.confine import NOT_CONFINED, Confinement, Mode, check_support, confine
 from ccidd.service.sandbox.derivation import module_needs_of, needs_of
-from ccidd.service.sandbox.needs import Needs
+from ccidd.service.sandbox.needs import Access, Needs
 from ccidd.service.sandbox.surroundings import Surroundings
 
 _MODULE: Final = "ccidd.service.sandbox.module"
@@ -70,6 +71,14 @@ class Sandbox:
             UserError: It does not.
         """
         self._check(ReaderConfiguration(cards=(card,)))
+
+    def check_new_file(self, file: Path) -> None:
+        """Checks that a file that is to be made lies within.
+
+        Raises:
+            UserError: It does not.
+        """
+        self.confinement.check(Needs({file.absolute().parent: Access.CREATE}))
 
     def _check(self, reader: ReaderConfiguration) -> None:
         configuration = replace(self._configuration, readers=(reader,))

@@ -16,6 +16,10 @@ from ccidd.keys.modules import configured_modules
 
 _SOFTHSM_CONFIGURATION = ("/etc/softhsm2.conf", "/etc/softhsm/softhsm2.conf")
 _SOFTHSM_TOKENS = "/var/lib/softhsm/tokens"
+_LOGS = "/var/log/ccidd"
+_RUNTIME = "/run/ccidd"
+"""As packaging/tmpfiles and the units have it."""
+
 _TPM2_STORE = "/etc/tpm2_pkcs11"
 
 
@@ -28,12 +32,13 @@ class Surroundings:
         file: the configuration file, if there is one.
         home: the user's home directory, if there is one.
         credentials: where systemd's credentials are, if there are any.
-        logs: where systemd wants logs, if it says so.
-        runtime: where it wants sockets, if it says so.
+        logs: where logs and traces have their place, as the service that this is.
+        runtime: where sockets have theirs.
         python: where Python reads modules, and is itself.
         modules: the PKCS#11 modules that p11-kit is configured with.
         module_files: what PKCS#11 modules are configured with.
         module_stores: where PKCS#11 modules keep something.
+        tokens: where SoftHSM keeps its tokens.
         desktop_files: what programs with windows are configured with.
         desktop_stores: where they meet their desktop.
         abstract_sockets: whether the service manager has a socket without a file.
@@ -43,12 +48,13 @@ class Surroundings:
     file: Path | None = None
     home: Path | None = None
     credentials: Path | None = None
-    logs: Path | None = None
-    runtime: Path | None = None
+    logs: tuple[Path, ...] = ()
+    runtime: tuple[Path, ...] = ()
     python: tuple[Path, ...] = ()
     modules: tuple[Path, ...] = ()
     module_files: tuple[Path, ...] = ()
     module_stores: tuple[Path, ...] = ()
+    tokens: Path | None = None
     desktop_files: tuple[Path, ...] = ()
     desktop_stores: tuple[Path, ...] = ()
     abstract_sockets: bool = False
@@ -75,18 +81,22 @@ class Surroundings:
             state,
             file=file,
             home=home,
-            credentials=_first(environ, "CREDENTIALS_DIRECTORY"),
-            logs=_first(environ, "LOGS_DIRECTORY"),
-            runtime=_first(environ, "RUNTIME_DIRECTORY"),
+            credentials=next(iter(_named(environ, "CREDENTIALS_DIRECTORY")), None),
+            logs=(Path(_LOGS), *_listed(environ, "LOGS_DIRECTORY")),
+            runtime=(
+                Path(_RUNTIME),
+                *_beneath(next(iter(_named(environ, "XDG_RUNTIME_DIR")), None), "ccidd"),
+                *_listed(environ, "RUNTIME_DIRECTORY"),
+            ),
             python=_python(),
             modules=tuple(map(Path, configured_modules())),
             module_files=module_files,
             module_stores=(
-                *_softhsm_tokens(softhsm),
                 *(_named(environ, "TPM2_PKCS11_STORE") or (Path(_TPM2_STORE),)),
                 *_beneath(home, ".tpm2_pkcs11"),
                 *_beneath(cache, "opensc"),
             ),
+            tokens=_softhsm_tokens(softhsm),
             desktop_files=(
                 *_named(environ, "XAUTHORITY"),
                 *_beneath(home, ".Xauthority", ".fonts", ".icons", ".themes", ".local/share"),
@@ -105,10 +115,9 @@ def _directory(
     return named[0] if named else home and home / default
 
 
-def _first(environ: Mapping[str, str], variable: str) -> Path | None:
-    """Gives the first of the directories that systemd names."""
-    value = environ.get(variable, "").partition(":")[0]
-    return Path(value) if value.startswith("/") else None
+def _listed(environ: Mapping[str, str], variable: str) -> tuple[Path, ...]:
+    """Gives the directories that systemd names."""
+    return tuple(Path(each) for each in environ.get(variable, "").split(":") if each)
 
 
 def _named(environ: Mapping[str, str], *variables: str) -> tuple[Path, ...]:
@@ -135,7 +144,7 @@ def _softhsm_files(environ: Mapping[str, str], configuration: Path | None) -> tu
     return named or (*own, *map(Path, _SOFTHSM_CONFIGURATION))
 
 
-def _softhsm_tokens(files: tuple[Path, ...]) -> tuple[Path, ...]:
+def _softhsm_tokens(files: tuple[Path, ...]) -> Path:
     """Gives where SoftHSM has its tokens, which it opens for writing even to read them."""
     for file in files:
         try:
@@ -145,5 +154,5 @@ def _softhsm_tokens(files: tuple[Path, ...]) -> tuple[Path, ...]:
         for line in lines:
             name, equals, value = line.partition("=")
             if equals and name.strip() == "directories.tokendir":
-                return (Path(os.path.expandvars(value.strip())),)
-    return (Path(_SOFTHSM_TOKENS),)
+                return Path(os.path.expandvars(value.strip()))
+    return Path(_SOFTHSM_TOKENS)

@@ -20,7 +20,8 @@ AROUND = Surroundings(
     python=(Path("/opt/python"),),
     modules=(Path("/opt/vendor/lib/p11.so"),),
     module_files=(Path("/etc/softhsm"),),
-    module_stores=(Path("/srv/tokens"),),
+    module_stores=(Path("/srv/cache"),),
+    tokens=Path("/srv/softhsm/tokens"),
     desktop_files=(Path("/home/alice/.Xauthority"),),
     desktop_stores=(Path("/run/user/1000"),),
 )
@@ -95,6 +96,11 @@ def test_each_option_that_names_a_file_has_it_read() -> None:
     assert paths == {Path(f"/a/{number}"): Access.READ for number in range(1, 8)}
 
 
+def test_credentials_of_systemds_are_all_in_one_place() -> None:
+    card = "piv,keys=credential:alice.p12,pin-file=credential:alice.pin"
+    assert added(card, options={"pin-file": "credential:alice.pin"}) == {}
+
+
 def test_a_trace_needs_a_directory_to_write_in() -> None:
     assert added(trace=Path("/var/log/ccidd/a.pcapng")) == {Path("/var/log/ccidd"): Access.CREATE}
 
@@ -148,7 +154,8 @@ def test_a_token_needs_its_module_a_program_and_perhaps_the_network(card: str, m
     assert found.programs
     assert found.internet
     assert found.connects_to is None
-    assert found.access_to(Path("/srv/tokens/x")) & Access.WRITE
+    for store in ("/srv/cache", "/srv/softhsm/tokens", "/srv/softhsm/other-tokens"):
+        assert found.access_to(Path(store, "x")) & Access.WRITE
     assert found.access_to(Path("/dev/bus/usb/001/002")) == Access.DEVICE
     assert Access.EXECUTE in found.access_to(Path("/opt/python/bin/python"))
     assert Access.EXECUTE not in found.access_to(Path("/home/alice/program"))
@@ -167,7 +174,7 @@ def test_a_database_is_written_and_needs_no_network() -> None:
         assert found.paths[Path("/home/alice/.pki/nssdb")] == Access.WRITE
         assert found.programs
         assert not found.internet
-        assert Path("/srv/tokens") not in found.paths
+        assert Path("/srv/softhsm") not in found.paths
 
 
 @pytest.mark.parametrize(
@@ -200,8 +207,8 @@ def test_a_card_in_a_reader_of_the_hosts_needs_no_file() -> None:
     assert added("pcsc,reader=*") == {}
 
 
-def test_systemds_directories_are_there_for_what_a_reload_may_bring() -> None:
-    around = replace(AROUND, logs=Path("/var/log/ccidd"), runtime=Path("/run/ccidd/more"))
+def test_the_directories_of_a_service_are_there_for_what_a_reload_may_bring() -> None:
+    around = replace(AROUND, logs=(Path("/var/log/ccidd"),), runtime=(Path("/run/ccidd/more"),))
     found = needs_of(Configuration(()), around)
     assert found.paths[Path("/var/log/ccidd")] == Access.CREATE
     assert found.paths[Path("/run/ccidd/more")] == Access.BIND
@@ -230,7 +237,12 @@ def test_a_module_has_its_tokens_and_nothing_of_ccidds() -> None:
     )
     around = replace(AROUND, file=Path("/srv/ccidd/ccidd.toml"), credentials=Path("/run/secrets"))
     found = module_needs_of(configuration, around)
-    for path in ("/opt/vendor/lib/p11.so", "/srv/tokens/x", "/srv/nss/key4.db", "/usr/lib/x"):
+    for path in (
+        "/opt/vendor/lib/p11.so",
+        "/srv/softhsm/tokens/x",
+        "/srv/nss/key4.db",
+        "/usr/lib/x",
+    ):
         assert Access.READ in found.access_to(Path(path))
     for path in (
         *("/var/lib/ccidd/state.db", "/srv/ccidd/ccidd.toml", "/srv/pins/a", "/run/ccidd/a.sock"),

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from ccid_protocol import tlv
 from ccidd.keys.key import KeyAlgorithm
+from control_client import CommandFailedError, ControlClient, connect
 from credentials import credential, private_key
 from programs import CCIDD, run_ccidd, started
 from qemu_peer import QemuPeer
@@ -281,6 +282,38 @@ async def test_what_is_named_is_within_the_sandbox(tmp_path: Path) -> None:
         process.send_signal(signal.SIGHUP)
         await ccidd.until("reloaded")
     assert (tmp_path / "later/trace.pcapng").exists()
+
+
+async def test_the_control_socket_tells_of_the_sandbox_and_does_not_lead_out_of_it(
+    tmp_path: Path, softhsm: SoftHsm
+) -> None:
+    token = softhsm.add("token", [StoredKey(P_256, b"\1", "key")])
+    keys = key_file(tmp_path / "keys")
+    control = tmp_path / "run/control.sock"
+    control.parent.mkdir()
+    card = f"--card=piv,{keys}"
+    async with (
+        served(tmp_path, "--sandbox=on", f"--control={control}", card) as _,
+        await connect(control) as stream,
+    ):
+        client = ControlClient(stream)
+        await client.begin()
+        status = await client.execute("query-status")
+        assert isinstance(status, dict)
+        assert status["confinement"] == {
+            "mode": "on",
+            "in-force": PARTS.split(","),
+            "missing": [],
+        }
+        await client.execute("card-remove", slot=0)
+        with pytest.raises(CommandFailedError, match=r"a program .* is outside of the sandbox"):
+            await client.execute("card-insert", card=f"piv,token={token}")
+        with pytest.raises(CommandFailedError, match="/elsewhere is outside of the sandbox"):
+            await client.execute("trace-start", file="/elsewhere/trace.pcapng")
+        trace = tmp_path / "state/trace.pcapng"
+        await client.execute("trace-start", file=str(trace))
+        await client.execute("trace-stop")
+        assert trace.exists()
 
 
 def test_a_wrong_value_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_the_tokens_of_softhsm_are_where_its_configuration_says(tmp_path: Path) 
     file.write_text(f"log.level = ERROR\ndirectories.tokendir = {tmp_path}/tokens\n")
     around = Surroundings.here(STATE, None, {"SOFTHSM2_CONF": str(file)})
     assert file in around.module_files
-    assert tmp_path / "tokens" in around.module_stores
+    assert around.tokens == tmp_path / "tokens"
 
 
 def test_softhsm_may_be_configured_by_its_user(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_softhsm_may_be_configured_by_its_user(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_text("directories.tokendir=/srv/tokens")
     around = Surroundings.here(STATE, None, {"HOME": str(tmp_path)})
-    assert Path("/srv/tokens") in around.module_stores
+    assert around.tokens == Path("/srv/tokens")
 
 
 def test_without_a_home_there_is_nothing_in_it() -> None:
@@ -45,16 +45,16 @@ def test_the_environment_says_where_things_are() -> None:
         "XDG_RUNTIME_DIR": "/run/user/1000",
         "XAUTHORITY": "/run/xauth",
         "CREDENTIALS_DIRECTORY": "/run/credentials/ccidd.service",
-        "LOGS_DIRECTORY": "/var/log/ccidd:/var/log/other",
-        "RUNTIME_DIRECTORY": "/run/ccidd",
+        "LOGS_DIRECTORY": "/srv/log/ccidd:/srv/log/other",
+        "RUNTIME_DIRECTORY": "/run/ccidd/alice",
         "TPM2_PKCS11_STORE": "/srv/tpm2",
         "NOTIFY_SOCKET": "@notify",
     }
     around = Surroundings.here(STATE, Path("/etc/ccidd/ccidd.toml"), environ)
     assert around.file == Path("/etc/ccidd/ccidd.toml")
     assert around.credentials == Path("/run/credentials/ccidd.service")
-    assert around.logs == Path("/var/log/ccidd")
-    assert around.runtime == Path("/run/ccidd")
+    assert around.logs[1:] == (Path("/srv/log/ccidd"), Path("/srv/log/other"))
+    assert around.runtime[1:] == (Path("/run/user/1000/ccidd"), Path("/run/ccidd/alice"))
     assert Path("/srv/cache/opensc") in around.module_stores
     assert Path("/srv/tpm2") in around.module_stores
     assert Path("/home/alice/.config/opensc") in around.module_files
