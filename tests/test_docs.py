@@ -24,6 +24,7 @@ OF_OTHERS = {
     "--admin",  # piv-tool
     "--decrypt",  # pkcs11-tool
     "--genkey",  # piv-tool
+    "--pcap",  # swtpm
     "--pin",  # pkcs11-tool
     "--runas",  # swtpm
     "--scp11",  # yubico-piv-tool
