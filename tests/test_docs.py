@@ -24,7 +24,9 @@ OF_OTHERS = {
     "--admin",  # piv-tool
     "--decrypt",  # pkcs11-tool
     "--genkey",  # piv-tool
+    "--pcap",  # swtpm
     "--pin",  # pkcs11-tool
+    "--runas",  # swtpm
     "--scp11",  # yubico-piv-tool
     "--send-apdu",  # piv-tool
     "--shell",  # ./dev demo
