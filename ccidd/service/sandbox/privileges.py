@@ -59,10 +59,20 @@ def drop_capabilities() -> None:
         OSError: The kernel refuses.
     """
     libc = _libc()
+    if not _has_capabilities(libc):
+        # Where systemd has taken them away, it may have taken the call away as well.
+        return
     _empty_bounding_set(libc)
     _check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
     header = _Header(version=_CAPABILITY_VERSION)
     _check(libc.capset(ctypes.byref(header), ctypes.byref((_Data * 2)())))
+
+
+def _has_capabilities(libc: ctypes.CDLL) -> bool:
+    """Whether any set holds any; the ambient set is part of the permitted."""
+    header, data = _Header(version=_CAPABILITY_VERSION), (_Data * 2)()
+    _check(libc.capget(ctypes.byref(header), ctypes.byref(data)))
+    return any(each.effective | each.permitted | each.inheritable for each in data)
 
 
 def _empty_bounding_set(libc: ctypes.CDLL) -> None:
