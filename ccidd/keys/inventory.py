@@ -28,6 +28,10 @@ _CKC_X_509: Final = 0
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+class KeyNotShownError(UserError):
+    """A token shows nothing that is asked for; after a login it may show more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which keys are asked for: those of a label or of a CKA_ID, or all."""
@@ -96,7 +100,8 @@ def find_credentials(token: Token, wanted: Wanted) -> list[Credential]:
 
     Raises:
         KeyUnavailableError: The token does not work.
-        UserError: There is nothing that is asked for, or it cannot be used.
+        KeyNotShownError: There is nothing that is asked for.
+        UserError: It cannot be used.
     """
     inventory, credentials, left_out = _find(token, wanted)
     if not credentials and left_out and wanted.is_named:
@@ -107,7 +112,7 @@ def find_credentials(token: Token, wanted: Wanted) -> list[Credential]:
         there = ", ".join(repr(c.label) for c in inventory.certificates) or "none"
         if token.needs_login and not token.is_logged_in:
             there += " (if it shows them after a login only, give it a pin-source)"
-        raise UserError(
+        raise KeyNotShownError(
             f"{token.name} has no certificate{named} with a private key;"
             f" certificates there: {there}{''.join(f'; {reason}' for reason in left_out)}"
         )

@@ -35,7 +35,7 @@ def parse_allow(values: Sequence[str]) -> Rules:
             case "uid" if who:
                 users.add(_known("uid", _user(who), value))
             case "gid" if who:
-                groups.add(_known("gid", group_number(who), value))
+                groups.add(_known("gid", _group(who), value))
             case "cert" if _FINGERPRINT.fullmatch(who):
                 fingerprints.add(bytes.fromhex(who.replace(":", "")))
             case "cert" if "=" in who:
@@ -60,6 +60,13 @@ def _user(name: str) -> int:
         return pwd.getpwnam(name).pw_uid
     except (KeyError, ValueError) as error:
         raise UserError(f"uid:{name}: there is no such user") from error
+
+
+def _group(name: str) -> int:
+    try:
+        return group_number(name)
+    except UserError as error:
+        raise UserError(f"gid:{error}") from error
 
 
 def group_number(name: str) -> int:

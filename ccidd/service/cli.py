@@ -17,6 +17,7 @@ from typing import Final
 
 from ccidd import __version__
 from ccidd.errors import UserError
+from ccidd.service.agents import check_agents
 from ccidd.service.cardtypes import CARD_TYPES
 from ccidd.service.configfile import AWAITED_FD, DEFAULT_FILE, load_configuration
 from ccidd.service.configuration import (
@@ -31,8 +32,8 @@ from ccidd.service.control.options import (
     parse_control,
     take_control_fds,
 )
-from ccidd.service.control.roles import Role
 from ccidd.service.daemon import start
+from ccidd.service.keptsockets import take_kept_sockets
 from ccidd.service.log import FORMATS, LEVELS
 from ccidd.service.options import PCSC, card_help, parse_card, parse_reader, reader_help
 from ccidd.service.parser import (
@@ -42,7 +43,6 @@ from ccidd.service.parser import (
     path,
     told_in_one_line,
 )
-from ccidd.service.requests import AGENT
 from ccidd.transport.endpoint import take_systemd_fds
 
 # What says where a reader is, and what it is like; a configuration file says it itself.
@@ -252,7 +252,8 @@ def _run(arguments: Sequence[str]) -> None:
     if "help" in options.control:
         print(control_help())  # noqa: T201 (asked for)
         return
-    control, systemd_fds = take_control_fds(take_systemd_fds(os.environ))
+    kept, systemd_fds = take_kept_sockets(take_systemd_fds(os.environ))
+    control, systemd_fds = take_control_fds(systemd_fds)
     load = None
     try:
         control += [parse_control(text) for text in options.control]
@@ -265,7 +266,7 @@ def _run(arguments: Sequence[str]) -> None:
             configuration = _completed(Configuration((reader,)), options, control)
     except UserError as error:
         parser.error(str(error))
-    if not start(configuration, file, load):
+    if not start(configuration, file, load, kept):
         sys.exit(1)
 
 
@@ -293,25 +294,8 @@ def _completed(
         sandbox=options.sandbox or configuration.sandbox,
         sandbox_paths=(*options.sandbox_path, *configuration.sandbox_paths),
     )
-    _check_agents(completed)
+    check_agents(completed)
     return completed
-
-
-def _check_agents(configuration: Configuration) -> None:
-    """Sees to it that there is a control socket where agents are asked.
-
-    Raises:
-        UserError: There is none.
-    """
-    if any(Role.AGENT in socket.roles for socket in configuration.control):
-        return
-    for reader in configuration.readers:
-        asking = [("pin-entry", reader.options.get("pin-entry"), reader.where.within("reader"))]
-        asking += [("confirm-with", card.one("confirm-with"), card.where) for card in reader.cards]
-        for option, value, where in asking:
-            if value == AGENT:
-                needed = reader.where.name("control")
-                raise where.error(f"agent needs a control socket for agents ({needed})", option)
 
 
 def _check(arguments: Sequence[str]) -> None:

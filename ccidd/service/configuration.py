@@ -164,7 +164,7 @@ class ReaderConfiguration:
             self._check_tcp(rules)
             return
         for option, is_given in (
-            ("allow=cert:…", rules.are_for_certificates),
+            ("allow", rules.are_for_certificates),
             ("tls-creds", self.tls_creds is not None),
             ("tls-hostname", self.tls_hostname is not None),
             ("insecure-tcp", self.insecure_tcp),

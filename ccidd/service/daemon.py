@@ -23,7 +23,7 @@ the guests; only then are connections closed.
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from ccidd.errors import UserError
 from ccidd.service.configuration import Configuration
 from ccidd.service.control.server import ControlServer
 from ccidd.service.events import Events
+from ccidd.service.keptsockets import KeptSockets
 from ccidd.service.log import AUTO, configure_log
 from ccidd.service.notify import Notifier
 from ccidd.service.opening import ReaderOpener
@@ -46,13 +47,19 @@ from ccidd.service.service import LoadConfiguration, Service
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def start(configuration: Configuration, file: Path | None, load: LoadConfiguration | None) -> bool:
+def start(
+    configuration: Configuration,
+    file: Path | None,
+    load: LoadConfiguration | None,
+    kept: Mapping[Path, int],
+) -> bool:
     """Starts a service, and runs it to its end.
 
     Args:
         configuration: what to serve.
         file: the file that it was read from, if it was.
         load: reads it again.
+        kept: sockets that systemd kept over a restart, by their paths.
 
     Returns:
         As `serve`.
@@ -63,10 +70,11 @@ def start(configuration: Configuration, file: Path | None, load: LoadConfigurati
     configure_log(configuration.log_level or "info", configuration.log_format or AUTO)
     with open_state_in(configuration.state_dir, configuration.state_key_file) as state:
         sandbox = Sandbox(configuration, Surroundings.here(state.directory, file, os.environ))
+        sockets = KeptSockets(kept)
         events = Events()
         requests = Requests(events)
         service = Service(
-            ReaderOpener(state, requests, sandbox).open,
+            ReaderOpener(state, requests, sandbox, sockets).open,
             load,
             sandbox=sandbox,
             events=events,
@@ -78,11 +86,14 @@ def start(configuration: Configuration, file: Path | None, load: LoadConfigurati
             service.open(configuration)
             failing.pop_all()
         control = ControlServer(configuration.control, service, state)
-        return trio.run(serve, service, control, sandbox)
+        return trio.run(serve, service, control, sandbox, sockets)
 
 
 async def serve(
-    service: Service, control: ControlServer | None = None, sandbox: Sandbox | None = None
+    service: Service,
+    control: ControlServer | None = None,
+    sandbox: Sandbox | None = None,
+    sockets: KeptSockets | None = None,
 ) -> bool:
     """Serves until SIGTERM or SIGINT, or until no connection can come any more.
 
@@ -93,6 +104,7 @@ async def serve(
         service: what to serve; it is closed in any case.
         control: the control sockets, if there are any.
         sandbox: what to serve it in.
+        sockets: what keeps its sockets over a restart.
 
     Returns:
         False if no connection can come any more, and none spoke the right protocol.
@@ -101,12 +113,15 @@ async def serve(
         UserError: A socket cannot be opened.
     """
     notifier = Notifier.take(os.environ)
+    sockets = sockets or KeptSockets({})
+    sockets.keep_with(notifier)
     obeyed = [signal.SIGTERM, signal.SIGINT]
     if service.can_reload:
         obeyed.append(signal.SIGHUP)
     try:
         with trio.open_signal_receiver(*obeyed) as signals:
             service.listen()
+            sockets.end_others()
             if control is not None:
                 control.listen()
             if sandbox is not None:
@@ -120,7 +135,7 @@ async def serve(
                 service.changed()
                 notifier.ready()
                 log.info("ready")
-                nursery.start_soon(_tell_stop, service, notifier)
+                nursery.start_soon(_tell_stop, service, notifier, sockets)
                 await _obey(signals, service, notifier)
     finally:
         service.close()
@@ -143,8 +158,9 @@ async def _run(
     nursery.cancel()
 
 
-async def _tell_stop(service: Service, notifier: Notifier) -> None:
+async def _tell_stop(service: Service, notifier: Notifier, sockets: KeptSockets) -> None:
     await service.wait_until_over()
+    sockets.leave()
     notifier.stopping()
 
 

@@ -28,11 +28,19 @@ class Notifier:
         address: the path of its socket, or its abstract name with a leading `@`; None if there is
             none.
         watchdog: seconds within which it wants a sign of life; None if it wants none.
+        can_store: whether it keeps descriptors.
     """
 
-    def __init__(self, address: str | None = None, watchdog: float | None = None) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        watchdog: float | None = None,
+        *,
+        can_store: bool = False,
+    ) -> None:
         self._address = address
         self._watchdog = watchdog
+        self._can_store = can_store
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> Self:
@@ -40,12 +48,20 @@ class Notifier:
         address = environ.pop("NOTIFY_SOCKET", "")
         interval = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", "")
+        # systemd says it from version 254 on; for older ones the unit does.
+        room = environ.pop("FDSTORE", "")
         is_watched = interval.isdecimal() and int(interval) and pid in {"", str(os.getpid())}
         # systemd knows addresses of other families too (vsock), for virtual machines.
         return cls(
             address if address.startswith(("/", "@")) else None,
             int(interval) / _MICROSECONDS if is_watched else None,
+            can_store=room.isdecimal() and int(room) > 0,
         )
+
+    @property
+    def can_store(self) -> bool:
+        """Whether it keeps descriptors over a restart."""
+        return self._can_store and self._address is not None
 
     def ready(self) -> None:
         """Tells that the service is ready: whoever connects from now on is served."""
@@ -66,7 +82,7 @@ class Notifier:
         self._send("STOPPING=1")
 
     def store(self, name: str, descriptor: int) -> None:
-        """Has a descriptor kept over a restart, if FileDescriptorStoreMax= allows it.
+        """Has a descriptor kept over a restart (FileDescriptorStoreMax=).
 
         The next process gets it beside those of socket activation.
 

@@ -18,6 +18,7 @@ from ccidd.service.cards import open_supply
 from ccidd.service.cardview import card_view, describe
 from ccidd.service.configuration import ReaderConfiguration
 from ccidd.service.guards import protector
+from ccidd.service.keptsockets import KeptSockets
 from ccidd.service.log import is_journal
 from ccidd.service.options import CardOptions
 from ccidd.service.readers import Pinentries, pin_source, with_pin_entry
@@ -55,12 +56,20 @@ class ReaderOpener:
         state: what cards remember.
         requests: where questions to agents go.
         sandbox: what they are to stay within, if anything is.
+        sockets: what keeps their sockets over a restart, if anything does.
     """
 
-    def __init__(self, state: State, requests: Requests, sandbox: Sandbox | None = None) -> None:
+    def __init__(
+        self,
+        state: State,
+        requests: Requests,
+        sandbox: Sandbox | None = None,
+        sockets: KeptSockets | None = None,
+    ) -> None:
         self._state = state
         self._requests = requests
         self._sandbox = sandbox
+        self._sockets = sockets
         self._pinentries = Pinentries()
 
     def open(self, configuration: ReaderConfiguration) -> ServedReader:
@@ -85,7 +94,8 @@ class ReaderOpener:
             failing.callback(cards.close)
             for index, options in placed(configuration.cards or [self._embedded(configuration)]):
                 cards.put(index, options)
-            reader = _reader(configuration, with_pin_entry(profile, pins), pins, cards, guest)
+            profile = with_pin_entry(profile, pins)
+            reader = _reader(configuration, profile, pins, cards, guest, sockets=self._sockets)
             failing.pop_all()
         return reader
 
@@ -109,16 +119,18 @@ class ReaderOpener:
         return CardOptions(record.type, {"card": (name,)}, configuration.where)
 
 
-def _reader(
+def _reader(  # noqa: PLR0913 (each is another side of it)
     configuration: ReaderConfiguration,
     profile: ReaderProfile,
     pins: PinSource | None,
     cards: SlotCards,
     guest: Guest,
+    *,
+    sockets: KeptSockets | None,
 ) -> ServedReader:
     """Puts a front door before slots."""
     slots = cards.slots
-    open_endpoint = front_door(configuration)
+    open_endpoint = front_door(configuration, sockets)
     tracer = Tracer(configuration.transport, profile)
     if configuration.trace is not None:
         with configuration.where.naming("trace"):
@@ -158,11 +170,14 @@ def _reader(
     return reader
 
 
-def front_door(configuration: ReaderConfiguration) -> OpenEndpoint:
+def front_door(
+    configuration: ReaderConfiguration, sockets: KeptSockets | None = None
+) -> OpenEndpoint:
     """Reads what stands at a front door, such as certificates.
 
     Args:
         configuration: the reader that it leads to.
+        sockets: what keeps its socket over a restart, if anything does.
 
     Returns:
         What opens it.
@@ -183,7 +198,8 @@ def front_door(configuration: ReaderConfiguration) -> OpenEndpoint:
         if mode & stat.S_IWOTH and not rules.are_for_processes:
             log.warning("socket_open_to_all", path=str(configuration.socket_path), advice="--allow")
         number = None if group is None else group_number(group)
-        opener = partial(listen, configuration.socket_path, mode, number, admission)
+        on_path = listen if sockets is None else sockets.listen
+        opener = partial(on_path, configuration.socket_path, mode, number, admission)
         return partial(_opened, configuration, "socket-path", opener)
     assert configuration.fd is not None
     return partial(_opened, configuration, "fd", partial(adopt, configuration.fd, admission))

@@ -249,7 +249,7 @@ class SocketReader(ServedReader):
                 return False
             if (name := peer_of(stream)) is not None:
                 self.guest.name = name
-            log.info("connection_opened")
+            log.info("connection_opened", guest=self.guest.name)
             self._set_connected(connected=True)
             try:
                 served = await self._handler(stream)

@@ -300,6 +300,7 @@ class Service:
             raise
         self._places[reader.name] = place = _Place(reader)
         await self._nursery.start(self._keep, place)
+        self.changed()
         return reader
 
     async def _remove(self, name: str) -> None:

@@ -182,6 +182,10 @@ class Listener(Endpoint):
             async for stream in self._admitted:
                 await trio.aclose_forcefully(stream)
 
+    def leave_file(self) -> None:
+        """Has the socket's file stay when the socket is closed."""
+        self._made = None
+
     def close(self) -> None:
         """See `Endpoint.close`; a file that took the place of the socket's stays."""
         for listener in self._listeners:

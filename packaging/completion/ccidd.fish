@@ -51,7 +51,7 @@ function _shtab_ccidd_using
 end
 
 set -g _shtab_ccidd_commands card 'card create' 'card import' 'card show' 'card list' 'card change-pin' 'card unblock' 'card reset-pin' 'card reset-management-key' 'card export' 'card destroy' check
-set -g _shtab_ccidd_opts_with_value --allow --card --config --connect --control --csr --fd --insecure-tcp --issuer --key --listen --log-format --log-level --management-key-algorithm --management-key-fd --management-key-file --metrics-file --new-pin-fd --new-pin-file --output --password-fd --password-file --pin-fd --pin-file --puk-fd --puk-file --qemu --reader --socket-group --socket-mode --socket-path --state-dir --state-key-file --subject --tls-creds --tls-hostname --trace --transport --type --which
+set -g _shtab_ccidd_opts_with_value --allow --card --config --connect --control --csr --fd --insecure-tcp --issuer --key --listen --log-format --log-level --management-key-algorithm --management-key-fd --management-key-file --metrics-file --new-pin-fd --new-pin-file --output --password-fd --password-file --pin-fd --pin-file --puk-fd --puk-file --qemu --reader --sandbox --sandbox-path --socket-group --socket-mode --socket-path --state-dir --state-key-file --subject --tls-creds --tls-hostname --trace --transport --type --which
 
 complete -c ccidd -e
 complete -c ccidd -f
@@ -79,6 +79,8 @@ complete -c ccidd -n _shtab_ccidd_using -l control -x -d 'a socket through which
 complete -c ccidd -n _shtab_ccidd_using -l trace -xka "(__fish_complete_path (commandline -ct))" -d 'write what crosses the front door into a file for Wireshark, without PINs and keys'
 complete -c ccidd -n _shtab_ccidd_using -l unsafe-trace-secrets -d 'write PINs and keys into the trace as well'
 complete -c ccidd -n _shtab_ccidd_using -l metrics-file -xka "(__fish_complete_path (commandline -ct))" -d 'write counters and latencies into a file, as OpenMetrics text, every 15 seconds'
+complete -c ccidd -n _shtab_ccidd_using -l sandbox -xka "auto on off" -d 'give up what the configuration does not need: files, programs, sockets, system calls; auto (the default): as far as it works here; on: or do not start; off: nothing'
+complete -c ccidd -n _shtab_ccidd_using -l sandbox-path -xka "(__fish_complete_path (commandline -ct))" -d 'what ccidd, a PKCS#11 module or a pinentry may use beside it, with all beneath it'
 complete -c ccidd -n _shtab_ccidd_using -l log-level -xka "debug info warning error" -d 'what to log (default: info)'
 complete -c ccidd -n _shtab_ccidd_using -l log-format -xka "auto console logfmt json journal" -d 'how to log: for people (console), as key=value (logfmt), as json, or with levels for systemd'"'"'s journal; default: what suits standard error (auto)'
 complete -c ccidd -n '_shtab_ccidd_using; and test $_shtab_ccidd_npos -eq 0' -a card -d 'The cards that ccidd keeps in its state directory.'
@@ -198,6 +200,8 @@ complete -c ccidd -n '_shtab_ccidd_using check' -l control -x -d 'a socket throu
 complete -c ccidd -n '_shtab_ccidd_using check' -l trace -xka "(__fish_complete_path (commandline -ct))" -d 'write what crosses the front door into a file for Wireshark, without PINs and keys'
 complete -c ccidd -n '_shtab_ccidd_using check' -l unsafe-trace-secrets -d 'write PINs and keys into the trace as well'
 complete -c ccidd -n '_shtab_ccidd_using check' -l metrics-file -xka "(__fish_complete_path (commandline -ct))" -d 'write counters and latencies into a file, as OpenMetrics text, every 15 seconds'
+complete -c ccidd -n '_shtab_ccidd_using check' -l sandbox -xka "auto on off" -d 'give up what the configuration does not need: files, programs, sockets, system calls; auto (the default): as far as it works here; on: or do not start; off: nothing'
+complete -c ccidd -n '_shtab_ccidd_using check' -l sandbox-path -xka "(__fish_complete_path (commandline -ct))" -d 'what ccidd, a PKCS#11 module or a pinentry may use beside it, with all beneath it'
 complete -c ccidd -n '_shtab_ccidd_using check' -l log-level -xka "debug info warning error" -d 'what to log (default: info)'
 complete -c ccidd -n '_shtab_ccidd_using check' -l log-format -xka "auto console logfmt json journal" -d 'how to log: for people (console), as key=value (logfmt), as json, or with levels for systemd'"'"'s journal; default: what suits standard error (auto)'
 complete -c ccidd -n '_shtab_ccidd_using check' -l qemu -xka "(__fish_complete_path (commandline -ct))" -d 'the QEMU whose devices are looked at (default: each qemu-system-… in $PATH)'

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Controller = Literal["xhci", "uhci", "ehci", "ohci"]
 
+Init = Literal["init", "init-systemd"]
+
 _CONTROLLERS: Final[dict[Controller, Sequence[str]]] = {
     "xhci": ("qemu-xhci,id=usb",),
     "uhci": ("piix3-usb-uhci,id=usb",),
@@ -217,6 +219,7 @@ async def boot_guest(
     memory: int = 384,
     accelerator: str | None = None,
     pass_fds: Sequence[int] = (),
+    init: Init = "init",
 ) -> AsyncGenerator[Guest]:
     """Boot a guest; inside the block it is up, and when the block is left QEMU has ended.
 
@@ -231,6 +234,7 @@ async def boot_guest(
         memory: In MiB.
         accelerator: "kvm" or "tcg"; by default, KVM where a first guest comes up with it.
         pass_fds: Descriptors that QEMU inherits, for `fd=` in the options.
+        init: The guest's first program: one that starts pcscd and the agent, or systemd.
 
     Raises:
         HarnessError: The guest does not come up.
@@ -242,7 +246,7 @@ async def boot_guest(
         disk = directory / "root.qcow2"
         await overlay_on(image.root, disk)
         stack.callback(disk.unlink)
-        options = _machine(image, disk, memory, accelerator)
+        options = _machine(image, disk, memory, accelerator, init)
         for controller in _CONTROLLERS[usb]:
             options += ["-device", controller]
         host = Host([*qemu.argv, *options], environment(qemu), pass_fds, stack, tasks)
@@ -255,13 +259,13 @@ async def boot_guest(
         yield guest
 
 
-def _machine(image: Image, disk: Path, memory: int, accelerator: str) -> list[str]:
+def _machine(image: Image, disk: Path, memory: int, accelerator: str, init: Init) -> list[str]:
     argv = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc"]
     # Five-level page tables make TCG slower, and nothing here needs them.
     cpu = "host" if accelerator == "kvm" else "max,la57=off"
     argv += ["-accel", accelerator, "-cpu", cpu, "-smp", "1", "-m", str(memory)]
     argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd)]
-    argv += ["-append", _KERNEL_ARGUMENTS]
+    argv += ["-append", f"{_KERNEL_ARGUMENTS} guest_init={init}"]
     argv += ["-drive", f"file={quoted(disk)},format=qcow2,if=virtio,cache=unsafe"]
     return argv
 

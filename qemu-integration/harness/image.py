@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PACKAGES = (
+    "apparmor",  # apparmor_parser, which loads profiles
     "busybox-static",  # the initial RAM disk
+    "dbus",  # polkitd's, and systemctl's
     "gpg",  # gpg --card-status; gpgconf and gpg-agent come with it and scdaemon
     "kmod",  # modprobe
     "libccid",  # the driver under test
@@ -31,10 +33,12 @@ _PACKAGES = (
     "openssh-server",
     "openssl",
     "pcscd",
+    "polkitd",
     "python3",  # the agent
     "python3-pyscard",  # APDUs as they are, without a card driver
     "python3-usb",  # USB requests as they are, without a CCID driver
     "scdaemon",  # a CCID driver that is not libccid
+    "systemd",  # what services are run by, where a guest is to have it
     "udev",  # pcscd's hotplug
     "yubico-piv-tool",  # provisions cards
 )

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import trio
+
 CCIDD = (sys.executable, "-m", "ccidd")
 
 
@@ -38,3 +40,13 @@ def started(
         finally:
             process.kill()
             process.wait()
+
+
+async def connect_when_ready(path: Path) -> trio.SocketStream:
+    """Connects to a Unix socket as soon as somebody listens there."""
+    with trio.fail_after(60):
+        while True:
+            try:
+                return await trio.open_unix_socket(str(path))
+            except OSError:
+                await trio.sleep(0.05)

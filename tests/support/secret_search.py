@@ -6,10 +6,12 @@ as they are, in hexadecimal with and without separators, and as lists of numbers
 makes itself and shows once are looked for in the rest of what it has said.
 
 What a test gives to a program is no output: small files with a secret in their first line, such as
-those for `pin-file=`. Neither are captures that QEMU makes of what a guest sends, nor disks.
+those for `pin-file=`, and scripts. Neither are captures that QEMU makes of what a guest sends, nor
+disks.
 """
 
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -20,11 +22,17 @@ SECRETS = {
     b"654321": "another PIN",
     b"135792": "PIN of a card that is both",
     b"482913": "PIN of a card from files",
+    b"77777777": "PIN of a CAC",
+    b"246810": "PIN of a provisioned card",
+    b"135791": "changed PIN",
+    b"11112222": "global PIN",
     b"68459714": "wrong PIN",
+    b"88888888": "another wrong PIN",
     b"12345678": "PUK",
     b"87654321": "another PUK",
     b"975310": "PUK of a card that is both",
     b"518900": "PUK of a card from files",
+    b"86420975": "PUK of a provisioned card",
     bytes.fromhex("5AB3C1F0427E9D8812C6EE30A1947F5D"): "administration key",
     bytes(range(1, 9)) * 3: "default administration key",
     bytes([0x0F]) * 24: "another administration key",
@@ -90,7 +98,7 @@ def find_below(directory: Path, without: frozenset[Path] = frozenset()) -> Itera
             yield from find_below(path, without)
         elif path.is_file() and path.suffix not in _NO_OUTPUT and path.stat().st_size <= _MAX_SIZE:
             data = path.read_bytes()
-            if not _is_given(data):
+            if not path.stat().st_mode & stat.S_IXUSR and not _is_given(data):
                 yield from find_in(data, str(path))
 
 

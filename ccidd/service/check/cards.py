@@ -13,6 +13,7 @@ from ccidd.card.memory import CardMemory
 from ccidd.card.pin import PinMemory
 from ccidd.card.piv.contents import guid_of
 from ccidd.errors import UserError
+from ccidd.keys.inventory import KeyNotShownError
 from ccidd.service.cardkeys import keys_in
 from ccidd.service.cards import find_stored_card, make_stored_card, read_sources
 from ccidd.service.cardtypes import CARD_TYPES
@@ -147,7 +148,7 @@ def _look_at_sources(options: CardOptions, place: StatePlace) -> Iterator[Findin
         try:
             keys, _pins = read_sources(options, kind, sources)
         except UserError as error:
-            if not _has_pin_source(options):
+            if not (_has_pin_source(options) and isinstance(error.__cause__, KeyNotShownError)):
                 raise
             yield refusal(error, Severity.WARNING, options.where)
             yield warning(options.where, _NOT_LOGGED_IN)
@@ -157,7 +158,8 @@ def _look_at_sources(options: CardOptions, place: StatePlace) -> Iterator[Findin
         yield from _look_at_keys(options.where, options.type, placed)
         for token in keys.tokens:
             yield from look_at_pin(options.where, token)
-        if place.exists:
+        # What is on tokens alone, several may serve.
+        if place.exists and not keys.are_on_tokens:
             guid = str(guid_of(keys.placed.values()))
             with place.open() as state:
                 yield from _look_at_use(options.where, guid, "a card with these keys", state)

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from ccidd.errors import UserError
+from ccidd.service.agents import check_agents
 from ccidd.service.check.finding import Finding, Severity, refusal
 from ccidd.service.check.plan import Subject, checks_of
 from ccidd.service.check.running import TIMEOUT, run_checks
@@ -106,6 +107,11 @@ def _findings(
         control=(*control, *configuration.control),
         metrics_file=options.metrics_file or configuration.metrics_file,
     )
+    try:
+        check_agents(configuration)
+    except UserError as error:
+        # systemd may pass it.
+        problems.append(refusal(error, Severity.WARNING))
     directory = state_directory(options.state_dir or configuration.state_dir)
     key_file = find_key_file(options.state_key_file or configuration.state_key_file, os.environ)
     subject = Subject(configuration, StatePlace(directory, key_file), file, options.qemu)

@@ -91,7 +91,8 @@ def _checks_of_reader(reader: ReaderConfiguration, state: StatePlace) -> Iterato
         yield Check(f"{card.where}", partial(look_at_card, card, state))
     if not reader.cards:
         name = reader.name or embedded.NAME
-        yield Check(f"card {name}", partial(look_at_embedded_card, name, reader.where, state))
+        place = reader.where if where else Where(f"card {name}", None)
+        yield Check(f"{place}", partial(look_at_embedded_card, name, place, state))
 
 
 def _look_at_pin_source(reader: ReaderConfiguration) -> Iterator[Finding]:

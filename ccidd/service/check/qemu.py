@@ -4,6 +4,7 @@
 Source: QEMU, `-device help` (a line for each device: name "NAME", bus BUS, ...).
 """
 
+import contextlib
 import os
 import re
 import subprocess
@@ -71,10 +72,11 @@ def look_at_qemu(transports: Collection[str], program: Path | None) -> Iterator[
 def _on_path() -> Sequence[Path]:
     found: dict[Path, Path] = {}
     for directory in os.environ.get("PATH", "").split(os.pathsep):
-        for program in sorted(Path(directory).glob("qemu-system-*")) if directory else []:
-            if os.access(program, os.X_OK):
-                # Some are there by several names.
-                found.setdefault(program.resolve(), program)
+        with contextlib.suppress(OSError):
+            for program in sorted(Path(directory).iterdir()):
+                if program.name.startswith("qemu-system-") and os.access(program, os.X_OK):
+                    # Some are there by several names.
+                    found.setdefault(program.resolve(), program)
     return list(found.values())
 
 

@@ -62,6 +62,9 @@ async def _run(
                 seen.append(finding)  # noqa: PERF402
         except UserError as refused:
             seen.append(refusal(refused, where=check.where))
+        except OSError as refused:
+            text = f"cannot use {refused.filename}: {refused.strerror}"
+            seen.append(error(check.where, text))
         except Exception as fault:  # noqa: BLE001 (it costs this check alone)
             seen.append(error(check.where, f"this cannot be checked: {fault!r}"))
 

@@ -81,13 +81,13 @@ def _look_at_token(choice: TokenChoice, present: PresentToken) -> Iterator[Findi
 
 
 def look_at_pin(where: Where, token: Token) -> Iterator[Finding]:
-    """Looks at what a token says of its PIN.
-
-    Raises:
-        KeyUnavailableError: The token does not work.
-    """
+    """Looks at what a token says of its PIN."""
     if not token.needs_login:
         return
-    status = token.pin_status_sync()
+    try:
+        status = token.pin_status_sync()
+    except KeyUnavailableError as error:
+        yield warning(where, f"{error}")
+        return
     if status is not LoginResult.OK:
         yield warning(where, f"{token.name} says that its PIN is {status.value}")

@@ -46,6 +46,15 @@ class ControlSocket:
     listener: Listener | None = None
     sessions: list[Session] = field(default_factory=list)
 
+    def make_room(self) -> bool:
+        """Gives up the oldest client that does nothing, and tells whether there is one."""
+        for session in self.sessions:
+            if session.is_idle:
+                session.give_up()
+                self.sessions.remove(session)
+                return True
+        return False
+
 
 class ControlServer:
     """The control sockets of a service.
@@ -105,7 +114,7 @@ class ControlServer:
         structlog.contextvars.clear_contextvars()
         if isinstance(stream, trio.SocketStream):
             structlog.contextvars.bind_contextvars(client=peer_name(stream.socket))
-        if len(socket.sessions) >= MAX_CLIENTS:
+        if len(socket.sessions) >= MAX_CLIENTS and not socket.make_room():
             await _refuse(stream)
             return
         context = Context(self._service, self._state, REGISTRY, self._started, socket.roles)
@@ -118,7 +127,8 @@ class ControlServer:
             # A fault of ours costs one client its connection.
             log.exception("control_fault")
         finally:
-            socket.sessions.remove(session)
+            if session in socket.sessions:
+                socket.sessions.remove(session)
             log.debug("control_closed")
 
     async def settle(self) -> None:

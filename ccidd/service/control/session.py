@@ -45,6 +45,9 @@ AGENT: Final = "agent"
 
 _RECEIVE_SIZE: Final = 1 << 14
 
+_PATIENCE: Final = 10.0
+"""Seconds after which a client that has not negotiated may have to make room."""
+
 
 class Session:
     """A connection.
@@ -62,11 +65,13 @@ class Session:
         self._sending = trio.Lock()
         self._subscription: events.Subscription | None = None
         self._is_agent = False
+        self._scope = trio.CancelScope()
+        self._since = trio.current_time()
         self._resources = contextlib.ExitStack()
 
     async def run(self) -> None:
         """Serves the client until it closes the connection, or breaks the protocol."""
-        with self._resources:
+        with self._resources, self._scope:
             async with trio.open_nursery() as nursery:
                 try:
                     await self._greet()
@@ -79,6 +84,16 @@ class Session:
                     # It has gone without reading all.
                     pass
                 nursery.cancel_scope.cancel()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client has long been there and has not negotiated, as each does at once."""
+        waits = trio.current_time() - self._since
+        return self._subscription is None and waits > _PATIENCE
+
+    def give_up(self) -> None:
+        """Ends the session, for somebody who is more in earnest."""
+        self._scope.cancel()
 
     async def settle(self) -> None:
         """Waits until the command is answered and all events are told; no other is executed."""

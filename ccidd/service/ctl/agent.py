@@ -103,9 +103,10 @@ class Agent:
     ) -> None:
         with scope:
             answer = await self._ask(request)
-            # The end of the request is news no more.
-            del self._asked[number]
-            # Whoever receives tells of a connection that has ended.
+            if self._asked.pop(number, None) is None:
+                # It ended in this very moment.
+                return
+            # Its end is news no more. Whoever receives tells of a connection that has ended.
             with contextlib.suppress(DisconnectedError):
                 await self._client.send("answer-request", {"id": number, **answer})
 

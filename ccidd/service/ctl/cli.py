@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 import trio
 
 from ccidd import __version__
+from ccidd.dumps import forbid_dumps
 from ccidd.errors import UserError
 from ccidd.reader.pinentry.program import PinentryProgram
 from ccidd.service.completion import SHELLS, completion
@@ -151,7 +152,9 @@ def _ask(options: argparse.Namespace) -> None:
             value = await execute(client, options)
         if options.json:
             return json.dumps(value, indent=2, ensure_ascii=False)
-        return "" if value == {} else tables.whole(for_people(value), tables.terminal_width())
+        if value == {}:
+            return ""
+        return tables.whole(for_people(options.execute, value), tables.terminal_width())
 
     if shown := trio.run(ask):
         _show(shown)
@@ -164,6 +167,8 @@ def _watch(options: argparse.Namespace) -> None:
 
 def _agent(options: argparse.Namespace) -> None:
     configure_log("warning")
+    # What is typed is a secret.
+    forbid_dumps()
     person: Person = Terminal() if options.pinentry is None else PinentryProgram(options.pinentry)
     failure: UserError | None = None
 

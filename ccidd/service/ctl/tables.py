@@ -34,7 +34,7 @@ def shown(value: JSON) -> str:
         case bool():
             text = "yes" if value else "no"
         case float():
-            text = f"{value:g}"
+            text = f"{value:.10g}"
         case Mapping():
             text = " ".join(f"{name}={shown(each)}" for name, each in value.items())
         case [*items]:
@@ -70,18 +70,25 @@ def table(rows: Sequence[JSON], width: int | None) -> list[str]:
 def members(value: Mapping[str, JSON], width: int | None, indent: str = "") -> list[str]:
     """Lists the members of an object, one a line, and those of objects in it below them."""
     lines = []
-    longest = max(map(len, value), default=0)
+    longest = max((len(name) for name, each in value.items() if not _is_large(each)), default=0)
+    inner = None if width is None else width - len(indent + _GAP)
     for name, each in value.items():
-        if isinstance(each, Mapping) and each:
-            lines += [f"{indent}{printable(name)}:", *members(each, width, indent + _GAP)]
-        elif isinstance(each, Sequence) and any(isinstance(item, Mapping) for item in each):
-            inner = None if width is None else width - len(indent + _GAP)
-            rows = (f"{indent}{_GAP}{row}" for row in table(each, inner))
-            lines += [f"{indent}{printable(name)}:", *rows]
-        else:
-            line = f"{indent}{printable(name):{longest}}{_GAP}{shown(each)}"
-            lines.append(_cut(line, width))
+        if not _is_large(each):
+            lines.append(_cut(f"{indent}{printable(name):{longest}}{_GAP}{shown(each)}", width))
+            continue
+        lines.append(f"{indent}{printable(name)}:")
+        if isinstance(each, Mapping):
+            lines += members(each, width, indent + _GAP)
+        elif isinstance(each, Sequence):
+            lines += [f"{indent}{_GAP}{row}" for row in table(each, inner)]
     return lines
+
+
+def _is_large(value: JSON) -> bool:
+    """Whether a value is an object, or a list of some."""
+    if isinstance(value, Mapping):
+        return bool(value)
+    return isinstance(value, Sequence) and any(isinstance(item, Mapping) for item in value)
 
 
 def whole(value: JSON, width: int | None) -> str:

@@ -65,7 +65,11 @@ def drop_capabilities() -> None:
     _empty_bounding_set(libc)
     _check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
     header = _Header(version=_CAPABILITY_VERSION)
-    _check(libc.capset(ctypes.byref(header), ctypes.byref((_Data * 2)())))
+    held = (_Data * 2)()
+    _check(libc.capget(ctypes.byref(header), ctypes.byref(held)))
+    # A service manager that has left none may forbid the call too (SystemCallFilter=~@privileged).
+    if any(each.effective or each.permitted or each.inheritable for each in held):
+        _check(libc.capset(ctypes.byref(header), ctypes.byref((_Data * 2)())))
 
 
 def _has_capabilities(libc: ctypes.CDLL) -> bool:

@@ -134,8 +134,11 @@ class State:
 
     @staticmethod
     def exists(directory: Path) -> bool:
-        """Whether a directory holds a state already."""
-        return (directory / _FILE_NAME).exists()
+        """Whether a directory holds a state already, or one that is not for this user to see."""
+        try:
+            return (directory / _FILE_NAME).exists()
+        except PermissionError:
+            return True
 
     def share(self) -> Self:
         """Gives the same open database to one who closes his own locks before it is closed.

@@ -3,7 +3,6 @@
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -65,13 +64,15 @@ class MetricsFile:
 
 
 def _replace(path: Path, text: str) -> None:
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # The sandbox has directories in which files may be written, but not read, as `tempfile` would.
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
     try:
-        with open(fd, "w", encoding="utf-8") as file:  # noqa: PTH123 (a descriptor)
-            os.fchmod(fd, _MODE)
+        with new.open("x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), _MODE)
             file.write(text)
-        Path(name).replace(path)
+        new.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            new.unlink()
         raise

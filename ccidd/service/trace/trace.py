@@ -53,7 +53,8 @@ class Trace(Witness):
     ) -> None:
         self.file: Final = file
         self._clock = clock
-        # Messages that were lost: all of them, and those since the last that was not.
+        # Packets; those that were lost; and those that were lost since the last that was not.
+        self._packets = 0
         self._lost = 0
         self._missing = 0
         self._transfers = 0
@@ -72,7 +73,7 @@ class Trace(Witness):
     def close(self) -> None:
         """Ends the file, which is written to its end a little later; see `TraceFile.wait`."""
         counts = capture.interface_statistics(
-            self._clock(), received=self._transfers, dropped=self._lost
+            self._clock(), received=self._packets, dropped=self._lost
         )
         self.file.close(counts)
 
@@ -107,19 +108,22 @@ class Trace(Witness):
         transfer = self._begin(TransferType.CONTROL, _FROM_DEVICE)
         now = self._clock()
         submission = transfer.encode(Event.SUBMISSION, now, setup=setup, length=len(data))
-        self.file.write(capture.enhanced_packet(now, submission, remark))
-        completion = transfer.encode(Event.COMPLETION, now, data)
-        self.file.write(capture.enhanced_packet(now, completion))
+        self._write(now, submission, remark)
+        self._write(now, transfer.encode(Event.COMPLETION, now, data))
 
     def _transfer(self, kind: TransferType, endpoint: int, data: bytes, remark: str = "") -> None:
         transfer = self._begin(kind, endpoint)
         now = self._clock()
         event = Event.COMPLETION if endpoint & _FROM_DEVICE else Event.SUBMISSION
+        self._write(now, transfer.encode(event, now, data), remark)
+
+    def _write(self, now: int, packet: bytes, remark: str = "") -> None:
+        """Writes a packet, or counts it among those that are missing."""
+        self._packets += 1
         if self._missing:
             missing = f"{self._missing} messages before this one are missing"
             remark = f"{remark}; {missing}" if remark else missing
-        packet = capture.enhanced_packet(now, transfer.encode(event, now, data), remark)
-        if self.file.write(packet):
+        if self.file.write(capture.enhanced_packet(now, packet, remark)):
             self._missing = 0
         else:
             self._missing += 1

@@ -21,8 +21,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 MAX_WAITING: Final = 4 * 1024 * 1024
 """Bytes that wait for the disk."""
 
-_MAGIC: Final = bytes.fromhex("0A0D0D0A")
-"""What a pcapng file begins with."""
+SUFFIX: Final = ".pcapng"
 
 
 class TraceFile:
@@ -37,7 +36,7 @@ class TraceFile:
         self.path: Final = path
         self._fd = fd
         self._blocks = queue.SimpleQueue[bytes | None]()
-        # Both threads change it; neither reads what the other has yet to change.
+        # The event loop changes the one, the thread the other.
         self._taken = 0
         self._written = 0
         self._lost = 0
@@ -101,7 +100,7 @@ class TraceFile:
         try:
             while (block := self._blocks.get()) is not None:
                 size = len(block)
-                while block and not self._has_failed:
+                while block:
                     block = block[os.write(self._fd, block) :]
                 self._written += size
         except OSError as error:
@@ -115,29 +114,40 @@ def open_trace_file(path: Path) -> TraceFile:
     """Opens a file for a trace, readable by nobody else; it may block.
 
     Args:
-        path: the file; an older trace that is there is replaced.
+        path: the file; an older trace that is there is replaced, if its name is that of one.
 
     Raises:
-        UserError: There is something else than a trace of the user's own.
+        UserError: There is something else than a trace of the user's own, or another's.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags, 0o600)
+        fd = _open(path)
     except OSError as error:
         raise UserError(f"cannot write the trace {path}: {error.strerror}") from error
     try:
         _check(fd, path)
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
     except BaseException:
         os.close(fd)
         raise
     return TraceFile(fd, path)
 
 
+def _open(path: Path) -> int:
+    # The sandbox has directories in which files may be written, but not read.
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        # Whoever may have traces made at run time is not to destroy other files by that. A
+        # database would lose its locks already when its file is opened and closed (fcntl(2)).
+        if path.suffix != SUFFIX:
+            raise UserError(f"{path} is there; traces replace {SUFFIX} files alone") from None
+        return os.open(path, flags)
+
+
 def _check(fd: int, path: Path) -> None:
-    """Holds that a file may be replaced, and takes it for this trace alone.
+    """Holds that a file may be written, and takes it for this trace alone.
 
     Raises:
         UserError: It may not.
@@ -145,9 +155,6 @@ def _check(fd: int, path: Path) -> None:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         raise UserError(f"{path} is no file of your own; name another for the trace")
-    # Whoever may have traces made at run time is not to destroy other files by that.
-    if status.st_size and os.read(fd, len(_MAGIC)) != _MAGIC:
-        raise UserError(f"{path} is there, and is no trace; name another for the trace")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -18,7 +18,7 @@ from ccidd.reader.profile import Level, ReaderProfile
 from ccidd.reader.witness import Witness
 from ccidd.service.trace.censor import Censor
 from ccidd.service.trace.trace import Trace
-from ccidd.service.trace.tracefile import open_trace_file
+from ccidd.service.trace.tracefile import TraceFile, open_trace_file
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -66,11 +66,7 @@ class Tracer(Witness):
         Raises:
             UserError: The file cannot be used.
         """
-        trace = Trace(open_trace_file(path), self._front_door, self._profile)
-        if with_secrets:
-            log.warning("trace_has_secrets", file=str(path))
-        self._with_secrets = with_secrets
-        self._trace = trace
+        self._take(open_trace_file(path), with_secrets=with_secrets)
 
     def begin(self) -> None:
         """Has a trace written that was opened before the reader is served."""
@@ -87,12 +83,9 @@ class Tracer(Witness):
             self._end_failed()
             if self._trace is not None:
                 raise UserError(f"there is a trace already, in {self.file}; stop it first")
-            file = await trio.to_thread.run_sync(open_trace_file, path)
-            if with_secrets:
-                log.warning("trace_has_secrets", file=str(path))
-            log.info("trace_started", file=str(path))
-            self._with_secrets = with_secrets
-            self._trace = Trace(file, self._front_door, self._profile)
+            # Where the disk hangs, the thread is left to itself when ccidd is to end.
+            file = await trio.to_thread.run_sync(open_trace_file, path, abandon_on_cancel=True)
+            self._take(file, with_secrets=with_secrets)
             self.begin()
             self.changed(path, True)
 
@@ -142,6 +135,13 @@ class Tracer(Witness):
         if self._trace is not None:
             self._trace.notification(notification)
             self._end_failed()
+
+    def _take(self, file: TraceFile, *, with_secrets: bool) -> None:
+        log.info("trace_started", file=str(file.path))
+        if with_secrets:
+            log.warning("trace_has_secrets", file=str(file.path))
+        self._with_secrets = with_secrets
+        self._trace = Trace(file, self._front_door, self._profile)
 
     def _end_failed(self) -> None:
         """Ends a trace whose file takes no more."""

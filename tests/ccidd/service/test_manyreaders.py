@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from ccid_protocol import vscard
-from programs import CCIDD, run_ccidd, started
+from programs import CCIDD, connect_when_ready, run_ccidd, started
 from qemu_peer import QemuPeer
 
 SELECT_PIV = bytes.fromhex("00A4040009A0000003080000100000")
@@ -32,16 +32,6 @@ def config(tmp_path: Path) -> Path:
     return file
 
 
-async def connect(path: Path) -> trio.SocketStream:
-    """Connects as soon as somebody listens."""
-    with trio.fail_after(60):
-        while True:
-            try:
-                return await trio.open_unix_socket(str(path))
-            except OSError:
-                await trio.sleep(0.05)
-
-
 async def chuid(peer: QemuPeer) -> bytes:
     await peer.until(lambda: peer.atr)
     assert (await peer.transmit(SELECT_PIV))[-2:] == b"\x90\0"
@@ -55,8 +45,8 @@ async def test_each_guest_has_a_card_of_its_own_and_none_disturbs_another(
 ) -> None:
     log = tmp_path / "log"
     with started([*CCIDD, f"--config={config}"], log=log) as process, trio.fail_after(60):
-        alice = await connect(tmp_path / "alice.sock")
-        bob = await connect(tmp_path / "bob.sock")
+        alice = await connect_when_ready(tmp_path / "alice.sock")
+        bob = await connect_when_ready(tmp_path / "bob.sock")
         async with bob, trio.open_nursery() as nursery:
             first, second = QemuPeer(alice), QemuPeer(bob)
             nursery.start_soon(second.run)
@@ -85,7 +75,7 @@ async def test_systemd_passes_the_sockets_by_name(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [*activation, *CCIDD, f"--config={file}"]
     with started(command, log=log) as process, trio.fail_after(60):
-        async with await connect(tmp_path / "alice.sock") as stream:
+        async with await connect_when_ready(tmp_path / "alice.sock") as stream:
             assert await stream.receive_some(1)
         process.terminate()
         assert process.wait(5) == 0

@@ -13,30 +13,7 @@ import trio
 import trio.testing
 
 from ccidd.service.notify import Notifier
-
-
-class Manager:
-    """The service manager's end."""
-
-    def __init__(self, address: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(address)
-
-    def heard(self) -> list[str]:
-        datagrams = []
-        while True:
-            try:
-                datagrams.append(self._socket.recv(1000).decode())
-            except BlockingIOError:
-                return datagrams
-
-    def received_descriptor(self) -> tuple[str, int]:
-        text, (descriptor,), _flags, _address = socket.recv_fds(self._socket, 1000, 1)
-        return text.decode(), descriptor
-
-    def close(self) -> None:
-        self._socket.close()
+from service_manager import Manager
 
 
 @pytest.fixture
@@ -65,19 +42,27 @@ def test_a_reload_comes_with_its_time(manager: Manager, tmp_path: Path) -> None:
     assert before <= int(at.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
 
 
-def test_a_descriptor_is_stored_and_forgotten(manager: Manager, tmp_path: Path) -> None:
-    notifier = Notifier(str(tmp_path / "notify"))
+def test_a_descriptor_is_stored_and_forgotten(manager: Manager) -> None:
+    notifier = Notifier(manager.address)
     reading, writing = os.pipe()
     notifier.store("alice", writing)
     os.close(writing)
-    text, stored = manager.received_descriptor()
-    assert text == "FDSTORE=1\nFDNAME=alice\nFDPOLL=0"
+    assert manager.wait_for("FDSTORE=1") == "FDSTORE=1\nFDNAME=alice\nFDPOLL=0"
+    stored = manager.descriptors["alice"]
     os.write(stored, b"the same")
     assert os.read(reading, 100) == b"the same"
     for descriptor in (reading, stored):
         os.close(descriptor)
     notifier.forget("alice")
     assert manager.heard() == ["FDSTOREREMOVE=1\nFDNAME=alice"]
+
+
+@pytest.mark.parametrize(("room", "can_store"), [("64", True), ("0", False), ("", False)])
+def test_whether_descriptors_are_kept_is_in_the_environment(room: str, *, can_store: bool) -> None:
+    environ = {"NOTIFY_SOCKET": "/run/notify", "FDSTORE": room}
+    assert Notifier.take(environ).can_store is can_store
+    assert not environ
+    assert not Notifier.take({"FDSTORE": room}).can_store
 
 
 def test_an_abstract_address_is_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import trio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from programs import CCIDD, run_ccidd, started
+from programs import CCIDD, connect_when_ready, run_ccidd, started
 from qemu_peer import QemuPeer
 
 SELECT = bytes.fromhex("00A4040009A0000003080000100000")
@@ -17,22 +17,13 @@ WRONG = bytes.fromhex("00200080083638353339373134")
 async def use(socket: Path) -> None:
     """Connects as a guest, and tries a PIN."""
     with trio.fail_after(30):
-        async with await connected(socket) as stream, trio.open_nursery() as nursery:
+        async with await connect_when_ready(socket) as stream, trio.open_nursery() as nursery:
             peer = QemuPeer(stream)
             nursery.start_soon(peer.run)
             await peer.until(lambda: peer.atr)
             await peer.transmit(SELECT)
             assert await peer.transmit(WRONG) == bytes.fromhex("63C2")
             nursery.cancel_scope.cancel()
-
-
-async def connected(socket: Path) -> trio.SocketStream:
-    """Connects as soon as somebody listens."""
-    while True:
-        try:
-            return await trio.open_unix_socket(f"{socket}")
-        except OSError:
-            await trio.sleep(0.02)
 
 
 async def test_what_a_guest_does_is_seen(tmp_path: Path) -> None:

@@ -94,3 +94,13 @@ async def test_counts_stay_when_the_service_ends(service: Service, tmp_path: Pat
     async with running(service), guest(tmp_path / "socket"):
         pass
     assert service.statistics.readers["alice"].connections == 1
+
+
+async def test_readers_that_come_and_go_are_told_of(service: Service, tmp_path: Path) -> None:
+    counts = []
+    async with running(service):
+        service.changed = lambda: counts.append(len(service.readers))
+        bob = ReaderConfiguration(name="bob", transport="vscard", socket_path=tmp_path / "bob")
+        await service.add(bob)
+        await service.remove("bob")
+        assert counts == [2, 1]

@@ -405,9 +405,9 @@ async def test_links_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fd=0"], "--transport=serial needs --socket-path=LINK"),
-        (["--connect=x"], "--transport=serial needs --socket-path=LINK"),
-        ([], "--transport=serial needs --socket-path=LINK"),
+        (["--fd=0"], "--transport: serial needs --socket-path=LINK"),
+        (["--connect=x"], "--transport: serial needs --socket-path=LINK"),
+        ([], "--transport: serial needs --socket-path=LINK"),
         (["--socket-path=x", "--reader=level=extended"], "exchanges TPDUs alone"),
         (["--socket-path=x", "--reader=slots=6"], "at most 5 slots, not 6"),
     ],

@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from ccid_protocol.qmp import JSON
+from ccidd.errors import UserError
 from ccidd.service.control.commands.lookup import find_reader
 from ccidd.service.control.context import Context
 from ccidd.service.control.errors import CommandError
@@ -41,9 +42,13 @@ async def trace_start(
     path = Path(file)
     if not path.is_absolute():
         raise CommandError("the file of a trace is named by its absolute path, as ccidd sees it")
+    place = find_reader(context, reader)
     if context.service.sandbox is not None:
-        context.service.sandbox.check_new_file(path)
-    await find_reader(context, reader).start_trace(path, with_secrets=with_secrets)
+        try:
+            context.service.sandbox.check_new_file(path)
+        except UserError as error:
+            raise CommandError(f"{error} with --sandbox-path={path.parent}") from error
+    await place.start_trace(path, with_secrets=with_secrets)
 
 
 @command(Role.OPERATE)

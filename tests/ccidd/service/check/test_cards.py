@@ -222,6 +222,8 @@ def test_what_is_seen_after_a_login_alone_is_not_called_wrong(
     first, second = findings(f"piv,pkcs11={source}", place)
     assert first.startswith("warning  --card=piv: pkcs11: the token 'hidden' has no certificate")
     assert second.startswith("warning  --card=piv: a check does not log in")
+    with pytest.raises(UserError, match="--card=piv: pkcs11: cannot read /nonexistent/pin"):
+        findings(f"piv,pkcs11={source.replace(f'{files}', '/nonexistent')}", place)
 
 
 @pytest.mark.usefixtures("softhsm", "no_login")
@@ -297,3 +299,16 @@ def test_a_pcscd_that_does_not_let_us_in(
     monkeypatch.setattr(Context, "establish", refuse)
     (found,) = findings("pcsc,reader=X", place)
     assert found.startswith("error    --card=pcsc: SCardEstablishContext: Access denied.; polkit ")
+
+
+def test_a_state_that_is_not_ours_to_see(
+    place: StatePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> bool:
+        # As for anybody but root.
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert place.exists
+    with pytest.raises(UserError, match=f"cannot use {place.directory}: "):
+        list(look_at_state(place))

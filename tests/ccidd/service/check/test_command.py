@@ -186,3 +186,8 @@ def test_agents_are_there_later(file: Path, files: Path) -> None:
     result = run_ccidd("check", f"--config={file}")
     assert f"ok       {file}: readers.bob.reader: the source of PINs can be used\n" in result.stdout
     assert "error" not in result.stdout.replace("errors: 0", "")
+    where = f"warning  {file}: readers.alice.cards[0].confirm-with: "
+    wanted = f"{where}agent needs a control socket for agents"
+    assert wanted in result.stdout
+    result = run_ccidd("check", f"--config={file}", f"--control={files}/c,role=agent")
+    assert wanted not in result.stdout

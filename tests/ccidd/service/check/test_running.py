@@ -42,6 +42,10 @@ async def test_findings_are_told_in_the_order_of_the_checks() -> None:
         (UserError("cannot read x"), error("here", "cannot read x")),
         (in_file("f").error("it is wrong", "key"), error("f: key", "it is wrong")),
         (OlderStateError("too old"), warning("here", "too old")),
+        (
+            PermissionError(13, "Permission denied", "/x"),
+            error("here", "cannot use /x: Permission denied"),
+        ),
         (KeyError("x"), error("here", "this cannot be checked: KeyError('x')")),
     ],
 )

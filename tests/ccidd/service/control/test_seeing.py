@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands about what is counted, traced and logged."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
+from ccidd.service.configuration import Configuration
 from ccidd.service.control.commands.seeing import LogLevel
 from ccidd.service.log import LEVELS, is_logged, set_log_level
+from ccidd.service.sandbox.confine import Confinement, Mode
+from ccidd.service.sandbox.needs import Needs
+from ccidd.service.sandbox.sandbox import Sandbox
+from ccidd.service.sandbox.surroundings import Surroundings
 from ccidd.service.state import State
 from control_client import CommandFailedError, controlled
 from kept_cards import PIN, keep_card, reader, service_of
@@ -70,6 +76,45 @@ async def test_what_a_guest_does_is_counted_told_and_traced(state: State, tmp_pa
     assert len(trace) > 100
     assert b"999999" not in trace
     assert PIN not in str(stats)
+
+
+async def test_a_trace_stays_within_the_sandbox(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_card(state, "one")
+    service = service_of(state, reader(tmp_path, "a", "piv,card=one"))
+    sandbox = Sandbox(
+        Configuration((), sandbox="off"), Surroundings.here(state.directory, None, os.environ)
+    )
+    sandbox.confinement = Confinement(Mode.ON, granted=Needs())
+    monkeypatch.setattr(service, "sandbox", sandbox)
+    service.listen()
+    async with controlled(service, state) as clients:
+        client = await clients.begun()
+        refusal = f"restart ccidd with --sandbox-path={tmp_path}$"
+        with pytest.raises(CommandFailedError, match=refusal):
+            await client.execute("trace-start", file=f"{tmp_path}/a.pcapng")
+
+
+async def test_what_a_guard_refuses_is_told(state: State, tmp_path: Path) -> None:
+    keep_card(state, "one")
+    service = service_of(state, reader(tmp_path, "a", "piv,card=one,policy=read"))
+    service.listen()
+    with trio.fail_after(60):
+        async with (
+            controlled(service, state) as clients,
+            await trio.open_unix_socket(f"{tmp_path}/a.sock") as stream,
+            trio.open_nursery() as nursery,
+        ):
+            client = await clients.begun()
+            peer = QemuPeer(stream)
+            nursery.start_soon(peer.run)
+            await peer.until(lambda: peer.atr)
+            await peer.transmit(SELECT_PIV)
+            assert await peer.transmit(WRONG_PIN) == b"\x69\x85"
+            refused = await client.event("GUARD_REFUSED")
+            assert (refused["instruction"], refused["reason"]) == ("VERIFY", "policy")
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.usefixtures("_log_level")

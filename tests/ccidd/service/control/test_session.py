@@ -233,6 +233,24 @@ async def test_more_clients_than_a_socket_takes_are_told_so(
         await (await clients.begun()).execute("query-version")
 
 
+async def test_those_who_do_nothing_make_room_for_those_who_do(
+    service: Service, state: State, autojump_clock: MockClock
+) -> None:
+    async with controlled(service, state) as clients:
+        idle = [clients.new() for _ in range(MAX_CLIENTS)]
+        await trio.sleep(9)
+        assert isinstance(await clients.new().receive(), Error)
+        await trio.sleep(2)
+        busy = [await clients.begun() for _ in range(MAX_CLIENTS)]
+        for client in idle:
+            assert isinstance(await client.receive(), Greeting)
+            assert await client.receive() == ConnectionClosed()
+        for client in busy:
+            await client.execute("query-version")
+        assert isinstance(await clients.new().receive(), Error)
+        assert len(clients.socket.sessions) == MAX_CLIENTS
+
+
 # Faults and the end.
 
 

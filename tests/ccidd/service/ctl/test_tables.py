@@ -40,7 +40,7 @@ def test_a_table_fits_the_terminal_at_the_cost_of_its_widest_columns() -> None:
         (0, "0"),
         (17, "17"),
         (0.25, "0.25"),
-        (1000000.0, "1e+06"),
+        (1000000.5, "1000000.5"),
         ("guest win11", "guest win11"),
         (["sign", "decrypt"], "sign, decrypt"),
         ({"a": 1, "b": [2, None]}, "a=1 b=2, -"),

@@ -156,7 +156,7 @@ def test_pins_are_there_only_where_they_are_asked_for(file: Path) -> None:
     trace.command(XfrBlock(0, 2, VERIFY))
     end(trace)
     assert PIN in file.read_bytes()
-    assert [entry["event"] for entry in logs] == ["trace_has_secrets"]
+    assert [entry["event"] for entry in logs] == ["trace_started", "trace_has_secrets"]
 
 
 async def test_over_vscard_the_messages_stand_for_what_was_said(
@@ -273,14 +273,20 @@ def test_links_devices_and_other_files_are_refused(file: Path, tmp_path: Path) -
     file.symlink_to(tmp_path / "other")
     with pytest.raises(UserError, match="cannot write"):
         open_trace_file(file)
-    with pytest.raises(UserError, match="no file of your own"):
+    with pytest.raises(UserError, match="is there"):
         open_trace_file(Path("/dev/null"))
+    os.mkfifo(tmp_path / "fifo.pcapng")
+    reader = os.open(tmp_path / "fifo.pcapng", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(UserError, match="no file of your own"):
+        open_trace_file(tmp_path / "fifo.pcapng")
+    os.close(reader)
     with pytest.raises(UserError, match="No such file"):
         open_trace_file(tmp_path / "none" / "trace")
-    (tmp_path / "state").write_bytes(b"SQLite format 3")
-    with pytest.raises(UserError, match="is no trace"):
-        open_trace_file(tmp_path / "state")
-    assert (tmp_path / "state").read_bytes() == b"SQLite format 3"
+    state = tmp_path / "state"
+    state.write_bytes(b"SQLite format 3")
+    with pytest.raises(UserError, match=r"replace \.pcapng files alone"):
+        open_trace_file(state)
+    assert state.read_bytes() == b"SQLite format 3"
 
 
 def test_two_traces_are_not_written_into_one_file(file: Path) -> None:
