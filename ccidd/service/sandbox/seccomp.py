@@ -180,7 +180,9 @@ class Filter:
         self._set(_CTL_TSYNC, 1)
         if logged:
             self._set(_CTL_LOG, 1)
-        _check(self._library.seccomp_load(self._filter))
+        if self._library.seccomp_load(self._filter) < 0:
+            # Which error the kernel had, the library does not tell.
+            raise OSError("the kernel takes no filter")
 
     def close(self) -> None:
         """Frees its memory; the kernel has a copy."""
