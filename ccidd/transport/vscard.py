@@ -288,10 +288,10 @@ class _Session:
     async def _insert(self, card: Card, answer_to_reset: ATR) -> None:
         # QEMU's reader speaks T=0 alone.
         atr = answer_to_reset.for_t0().encode()
-        self._card = ShortResponses(
+        short_responses = ShortResponses(
             card, longest=vscard.MAX_RESPONSE, forbidden={vscard.UNSAFE_RESPONSE_LENGTH}
         )
-        answer = await self._notify(vscard.ATR(atr, self._reader_id))
+        answer = await self._notify(vscard.ATR(atr, self._reader_id), short_responses)
         if self._witness is not None:
             self._witness.insertion(atr)
         if answer.code == vscard.ErrorCode.SUCCESS:
@@ -319,13 +319,23 @@ class _Session:
             while (rested := self._last_command + QUIET_TIME) > trio.current_time():  # noqa: ASYNC110
                 await trio.sleep_until(rested)
 
-    async def _notify(self, message: vscard.Notification) -> vscard.Error:
-        """Sends a notification as soon as no command is pending, and waits for its answer."""
+    async def _notify(
+        self, message: vscard.Notification, card: ShortResponses | None = None
+    ) -> vscard.Error:
+        """Sends a notification as soon as no command is pending, and waits for its answer.
+
+        Args:
+            message: the notification.
+            card: what gets the commands that come behind the answer. Those before it are for no
+                card, and wait for none.
+        """
         while True:
             await self._until(lambda: not self._connection.pending_apdus)
             async with self._sending:
                 if not self._connection.pending_apdus:
-                    await self._stream.send_all(self._connection.send(message))
+                    data = self._connection.send(message)
+                    self._card = card
+                    await self._stream.send_all(data)
                     break
         await self._until(lambda: self._connection.unanswered is None)
         if self._last_error.code != vscard.ErrorCode.SUCCESS:

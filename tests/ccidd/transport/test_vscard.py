@@ -130,6 +130,25 @@ async def test_a_mute_card_is_none_and_the_next_is_there(
     assert await bench.peer.transmit(b"\0\x10\0\2") == OK
 
 
+async def test_commands_that_come_before_the_atr_are_for_no_card(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def answer(command: bytes) -> bytes:
+        # It would hold up its own ATR, and its removal.
+        return await trio.sleep_forever()
+
+    bench = Bench(nursery, Slot())
+    await bench.start()
+    await bench.peer.until(lambda: vscard.ReaderAdd(b"ccidd") in bench.peer.seen)
+    await trio.sleep(SWAP_DELAY)
+    bench.slot.insert(ScriptedCard(answer))
+    for _ in range(20):
+        await bench.peer.send(vscard.APDU(b"\0\x10\0\2"))
+    with trio.fail_after(10):
+        await bench.peer.until(lambda: bench.peer.atr)
+    assert bench.peer.seen[-21:-1] == [vscard.APDU(b"\x6f\0", 0)] * 20
+
+
 async def test_an_unplugged_reader_says_goodbye(
     bench: Bench, autojump_clock: trio.testing.MockClock
 ) -> None:
