@@ -22,6 +22,7 @@ from parsers import commands_of, options_of
 
 OF_OTHERS = {
     "--admin",  # piv-tool
+    "--chroot",  # swtpm
     "--decrypt",  # pkcs11-tool
     "--genkey",  # piv-tool
     "--pcap",  # swtpm
