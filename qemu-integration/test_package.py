@@ -7,14 +7,21 @@ Source: Debian Policy Manual, 6 (maintainer scripts are idempotent; what a purge
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.debian import REPOSITORY, mmdebstrap
+from harness.debian import REPOSITORY, mmdebstrap, run_logged
+from harness.systemd import booted_host
+
+if TYPE_CHECKING:
+    from harness.image import Image
+    from harness.qemu import Qemu
 
 RELEASE = platform.freedesktop_os_release()
 
@@ -66,6 +73,18 @@ test ! -s /left
 echo its life is over
 """
 
+INSTALL = """
+set -e
+mkdir -p /mnt
+mount /dev/vdb /mnt
+dpkg --install /mnt/ccidd.deb
+"""
+CONFIGURATION = """
+[readers.alice]
+transport = "vscard"
+"""
+SELECT_PIV = "00A404000BA000000308000010000100"
+
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -98,6 +117,30 @@ def test_it_lives_and_leaves_nothing(package: Path, tmp_path: Path) -> None:
     ]
     mmdebstrap(RELEASE["VERSION_CODENAME"], Path("/dev/null"), log, options)
     assert "its life is over" in log.read_text()
+
+
+async def test_its_service_runs_in_a_guest_and_goes_with_it(
+    image: Image, qemu: Qemu, package: Path, tmp_path: Path
+) -> None:
+    if image.release != RELEASE["VERSION_CODENAME"]:
+        pytest.skip("the package is for the release of this machine")
+    files, disk = tmp_path / "files", tmp_path / "disk.img"
+    files.mkdir()
+    shutil.copy(package, files / "ccidd.deb")
+    argv = ["genext2fs", f"--root={files}", "--block-size=4096", "--size-in-blocks=8192", str(disk)]
+    run_logged(argv, tmp_path / "disk.log")
+    async with booted_host(image, disk, qemu=qemu, workdir=tmp_path, install=INSTALL) as host:
+        await host.add_user("alice", "ccidd-qemu")
+        await host.guest.write_file("/etc/ccidd/ccidd.toml", CONFIGURATION.encode())
+        await host.sh("systemctl enable --now ccidd-reader@alice.socket")
+        answered = await host.connect("alice", "/run/ccidd/alice.sock", SELECT_PIV)
+        assert answered.text.splitlines()[-1].endswith("9000")
+        (process,) = await host.shown("ccidd.service", "MainPID")
+        assert "ccidd (enforce)" in await host.sh(f"cat /proc/{process}/attr/current")
+        assert "alice" in await host.sh("ccidctl readers")
+        await host.sh("dpkg --purge ccidd", timeout=300)
+        assert not await host.sh(f"cat /proc/{process}/cmdline", check=False)
+        assert "DENIED" not in await host.sh("dmesg")
 
 
 def test_lintian_finds_nothing(package: Path) -> None:

@@ -81,22 +81,24 @@ class Host:
 
 @asynccontextmanager
 async def booted_host(
-    image: Image, disk: Path, *, qemu: Qemu, workdir: Path
+    image: Image, disk: Path, *, qemu: Qemu, workdir: Path, install: str = _INSTALL
 ) -> AsyncGenerator[Host]:
     """Boot a guest with systemd, and install ccidd in it.
 
     Args:
         image: What to boot.
-        disk: What `harness.installation.ccidd_disk` made for the same release.
+        disk: What `harness.installation.ccidd_disk` made for the same release; the guest has it
+            as /dev/vdb.
         qemu: Which QEMU.
         workdir: Gets the logs, and the journal in the end.
+        install: A script that installs ccidd from another disk.
     """
     drive = f"file={disk},format=raw,if=virtio,snapshot=on"
     async with boot_guest(
         image, qemu=qemu, workdir=workdir, devices=["-drive", drive], init="init-systemd"
     ) as guest:
         host = Host(guest)
-        await host.sh(_INSTALL)
+        await host.sh(install, timeout=300)
         for source in (_SCRIPTS / "vscard_client.py", _SUPPORT / "qemu_peer.py"):
             await guest.run("mkdir", "-p", "/opt/client")
             await guest.write_file(f"/opt/client/{source.name}", source.read_bytes())

@@ -158,11 +158,14 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Bench]:
-    async def serve(service: Service, control: ControlServer, *_others: object) -> bool:
+    async def serve(service: Service, control: ControlServer | None, *_others: object) -> bool:
         # Sockets are opened as serving does it.
-        with contextlib.closing(service), contextlib.closing(control):
+        with contextlib.ExitStack() as opened:
+            opened.callback(service.close)
             service.listen()
-            control.listen()
+            if control is not None:
+                opened.callback(control.close)
+                control.listen()
         raise AssertionError("it is served")
 
     monkeypatch.setattr(daemon, "serve", serve)
