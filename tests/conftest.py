@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the property tests, and the search for secrets in what all tests leave behind."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -12,6 +14,8 @@ settings.load_profile("ccidd")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Under nohup, programs would inherit that it is ignored, and some tests are about it.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # The guest tests have it too.
     if not config.pluginmanager.is_registered(secret_plugin):
         config.pluginmanager.register(secret_plugin)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One ccidd with several readers, from a configuration file."""
 
+import re
 import socket
 from pathlib import Path
 
@@ -59,8 +60,8 @@ async def test_each_guest_has_a_card_of_its_own_and_none_disturbs_another(
         assert second.seen[-2:] == [vscard.CardRemove(0), vscard.ReaderRemove(0)]
         assert process.wait(5) == 0
     text = log.read_text()
-    assert "event=connection_opened reader=alice" in text
-    assert "event=connection_opened reader=bob" in text
+    assert re.search("event=connection_opened.* reader=alice", text)
+    assert re.search("event=connection_opened.* reader=bob", text)
     assert not (tmp_path / "alice.sock").exists()
 
 
@@ -79,7 +80,7 @@ async def test_systemd_passes_the_sockets_by_name(tmp_path: Path) -> None:
             assert await stream.receive_some(1)
         process.terminate()
         assert process.wait(5) == 0
-    assert "event=connection_opened reader=alice" in log.read_text()
+    assert re.search("event=connection_opened.* reader=alice", log.read_text())
     assert "reader=bob" not in log.read_text().replace("card_opened", "")
 
 

@@ -9,6 +9,7 @@ from ccid_protocol.qmp import JSON
 from ccidd.reader.slot import Slot
 from ccidd.service.ctl import tables
 from ccidd.service.ctl.summary import for_people
+from ccidd.service.exchanges import Exchanges
 from ccidd.service.statistics.statistics import Statistics
 
 VERIFY = CommandAPDU(0, 0x20, 0, 0x80, b"12345678").encode()
@@ -16,7 +17,7 @@ VERIFY = CommandAPDU(0, 0x20, 0, 0x80, b"12345678").encode()
 
 def test_what_was_counted_is_a_few_lines_a_slot() -> None:
     statistics = Statistics()
-    observer = statistics.add("alice", 1)
+    observer = Exchanges(statistics.add("alice", 1))
     slot = Slot()
     observer.inserted(slot)
     observer.powered_on(slot, b"\x3b\x80\x80")
