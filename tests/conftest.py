@@ -14,8 +14,10 @@ settings.load_profile("ccidd")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Under nohup, programs would inherit that it is ignored, and some tests are about it.
+    # Under nohup, and in the background of a script, these are ignored, and would be so by all
+    # programs that are started here. Some tests are about them.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # The guest tests have it too.
     if not config.pluginmanager.is_registered(secret_plugin):
         config.pluginmanager.register(secret_plugin)
