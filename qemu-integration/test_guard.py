@@ -42,7 +42,9 @@ async def test_a_guest_uses_a_card_when_it_may_and_cannot_block_it(
     guard = f"policy=use,retry-floor=1,confirm=sign,decrypt,confirm-with={pinentry}"
     path = tmp_path / "card.socket"
     devices = [*redirected(f"path={path}"), "-name", "guest=win,,11,debug-threads=on"]
-    options = (f"--socket-path={path}", f"{card},{guard}")
+    # What this pinentry writes is no business of a pinentry's.
+    asked.touch()
+    options = (f"--socket-path={path}", f"{card},{guard}", f"--sandbox-path={asked}")
     async with (
         running_ccidd(*options, workdir=tmp_path) as ccidd,
         boot_guest(image, qemu=qemu, workdir=tmp_path, devices=devices) as guest,
