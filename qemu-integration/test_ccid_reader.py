@@ -369,7 +369,7 @@ MESSAGES = [
         message(0x73, 9, bytes.fromhex("ffffffffffffffff")),
         message(0x84, 9, bytes.fromhex("a00f000016400500")),
     ),
-    *answered(message(0x6B, 10, b"\xcc\x01"), message(0x83, 10, b"slot")),
+    *answered(message(0x6B, 10, b"\xcc\x01"), message(0x83, 10, b"slot 0")),
     *answered(message(0x6B, 11, b"\x6a"), message(0x83, 11, specific="400000")),
     *answered(message(0x42, 12), slot_status(12, "400000")),
     # One that only a reader sends.

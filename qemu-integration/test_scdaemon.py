@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from harness.qemu import Qemu
     from harness.scripted_reader import Hand
 
+# The log of scdaemon in the guest shows what it sends, PINs too.
+pytestmark = pytest.mark.holds_secrets
+
 SCRIPTED_READER = (sys.executable, "-P", scripted_reader.__file__)
 AT_EACH_LEVEL = pytest.mark.parametrize(
     ("level", "usb"), [("extended", "xhci"), ("short", "uhci"), ("tpdu", "ehci")]

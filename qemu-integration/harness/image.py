@@ -26,6 +26,7 @@ _PACKAGES = (
     "gpg",  # gpg --card-status; gpgconf and gpg-agent come with it and scdaemon
     "kmod",  # modprobe
     "libccid",  # the driver under test
+    "libstdc++6",  # what ccidd's package bundles
     "libengine-pkcs11-openssl",  # openssl with keys behind OpenSC's PKCS#11 module
     "linux-image-amd64",  # the cloud kernel has no USB
     "opensc",  # opensc-tool, piv-tool, pkcs11-tool, pkcs15-tool
