@@ -78,12 +78,14 @@ set -e
 mkdir -p /mnt
 mount /dev/vdb /mnt
 dpkg --install /mnt/ccidd.deb
+# The host that tries the service has its libraries from there too.
+echo /usr/lib/ccidd/lib/python3*/site-packages >/usr/lib/python3/dist-packages/host.pth
 """
 CONFIGURATION = """
 [readers.alice]
 transport = "vscard"
 """
-SELECT_PIV = "00A404000BA000000308000010000100"
+SELECT_PIV = "00A4040C09A00000030800001000"
 
 
 @pytest.fixture(scope="module")

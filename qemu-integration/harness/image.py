@@ -69,7 +69,7 @@ _LEFT_OUT = (
 _HERE = Path(__file__).resolve().parent
 _GUEST_FILES = _HERE / "guest_files"
 _BLOCK_SIZE = 4096
-_SPARE_BYTES = 64 << 20
+_SPARE_BYTES = 160 << 20
 """What a guest may write before its root is full."""
 
 
